@@ -1,0 +1,58 @@
+/**
+ * Every cap on untrusted input and every bound on memory, with its reason. A length that comes from bytes is compared
+ * with its cap here before anything is allocated or looped over.
+ */
+import { GIB, KIB, MIB, TIB } from './bytes.ts';
+
+// Disks
+/** [MS-VHDX] 2.2.2: a VHDX is at most 64 TiB; nothing larger is read. */
+export const DISK_BYTES_MAX: number = 64 * TIB;
+/** VHD specification and qemu: 0xff000000 sectors. */
+export const VHD_BYTES_MAX: number = 0xff000000 * 512;
+/** A chain longer than this is a mistake or an attack (openvmm takes 256; Hyper-V advises far less). */
+export const CHAIN_DEPTH_MAX = 256;
+/** VHD block sizes seen are 512 KiB to 2 MiB; the field is a u32. */
+export const VHD_BLOCK_BYTES_MAX: number = 256 * MIB;
+/** A path in a VHD parent locator; Windows paths end at 32,767 UTF-16 units. */
+export const VHD_LOCATOR_BYTES_MAX: number = 64 * KIB;
+/** [MS-VHDX]: the log length is a u32 of MiB granularity; openvmm caps it at 1 GiB. */
+export const VHDX_LOG_BYTES_MAX: number = 1 * GIB;
+/** 64 TiB in 1 MiB blocks needs 513 MiB of block table (with the bitmap entries). */
+export const VHDX_BAT_BYTES_MAX: number = 1 * GIB;
+/** openvmm: at most 128 MiB of metadata region, of which one item holds at most 1 MiB. */
+export const VHDX_METADATA_REGION_BYTES_MAX: number = 128 * MIB;
+export const VHDX_METADATA_ITEM_BYTES_MAX: number = 1 * MIB;
+/** [MS-VHDX] 2.2.3.2 and 2.6.1.1: entries of a region table and of a metadata table. */
+export const VHDX_TABLE_ENTRIES_MAX = 2047;
+/** openvmm: pairs in a parent locator. */
+export const VHDX_LOCATOR_PAIRS_MAX = 256;
+/** Bytes that replay of a dirty VHDX log may hold in memory; a log that changes more is refused. */
+export const VHDX_REPLAY_BYTES_MAX: number = 64 * MIB;
+/** Pages of a block table kept in memory, over all disks of a chain. */
+export const BAT_CACHE_BYTES_MAX: number = 16 * MIB;
+
+// Chunks
+export const CHUNK_BYTES_MIN: number = 64 * KIB;
+export const CHUNK_BYTES_MAX: number = 4 * MIB;
+export const CHUNK_BYTES_DEFAULT: number = 256 * KIB;
+
+// Store
+/** Azure: one Put Page carries at most 4 MiB. */
+export const PAGE_WRITE_BYTES_MAX: number = 4 * MIB;
+/** Azure: a page blob holds at most 8 TiB. */
+export const PAGE_BLOB_BYTES_MAX: number = 8 * TIB;
+/** The JavaScript SDK carries sequence numbers as doubles. */
+export const FENCE_MAX: number = Number.MAX_SAFE_INTEGER;
+
+// Replica
+/** replica.json and keyring.json are small; anything larger is not ours. */
+export const REPLICA_JSON_BYTES_MAX: number = 1 * MIB;
+/** A root names every recovery point and its table pages. */
+export const ROOT_BYTES_MAX: number = 16 * MIB;
+export const DISKS_PER_ITEM_MAX = 64;
+export const RECOVERY_POINTS_MAX = 4096;
+export const KEY_SLOTS_MAX = 64;
+/** scrypt N = 2^17, r = 8 needs 128 MiB; a keyring may not ask for more than this. */
+export const SCRYPT_MEMORY_BYTES_MAX: number = 160 * MIB;
+/** A key file, passphrase file or PEM. */
+export const KEY_FILE_BYTES_MAX: number = 64 * KIB;

@@ -1,0 +1,94 @@
+/**
+ * Store: where replicas live. One contract, two implementations (Azure page blobs, a folder), one suite of tests.
+ *
+ * A store makes ONE attempt per call and reports what happened as a typed error; retrying, pacing and fencing are
+ * decorators above it. Keys are relative paths with `/` ([a-z0-9._-] segments, never `.` or `..`).
+ *
+ * Errors (BlockferryError codes), each with `retryable` set where the same call may succeed later:
+ * STORE_UNREACHABLE, STORE_TIMEOUT (the write may still be applied later!), STORE_THROTTLED (fact `retryAfterMs` where
+ * the service named one), STORE_REFUSED, STORE_NOT_FOUND, STORE_CONDITION (an etag or "must not exist" condition did
+ * not hold), REPLICA_FENCED (the sequence number did not match), REPLICA_LEASED (another lease is active, or ours is
+ * gone), STORE_AUTHENTICATION, STORE_CORRUPT_TRANSFER, STORE_FULL, ABORTED.
+ */
+
+export interface CallOptions {
+  readonly signal?: AbortSignal;
+}
+
+export interface StoredObject {
+  readonly bytes: Uint8Array;
+  /** Changes with each replacement. */
+  readonly etag: string;
+}
+
+/** What a page blob says of itself. */
+export interface PageBlobState {
+  readonly sizeBytes: number;
+  readonly fence: number;
+}
+
+export interface ByteRange {
+  readonly offset: number;
+  readonly lengthBytes: number;
+}
+
+/** Conditions that a page write carries. */
+export interface WriteGuard {
+  /** The blob's sequence number must equal this when the write is applied, else REPLICA_FENCED. */
+  readonly fence: number;
+  /** Our lease, where the blob is leased. */
+  readonly leaseId?: string;
+}
+
+/** A sparse array of bytes, changed in place in units of 512 bytes. */
+export interface PageBlob {
+  readonly key: string;
+  /** Creates it, all zeros. @throws STORE_CONDITION if it exists. */
+  create(sizeBytes: number, fence: number, options?: CallOptions): Promise<void>;
+  /** undefined if it does not exist. */
+  state(options?: CallOptions): Promise<PageBlobState | undefined>;
+  /** Puts 1 … 4 MiB, both ends on 512, inside the blob, with a transport checksum. @throws RangeError otherwise. */
+  write(bytes: Uint8Array, offset: number, guard: WriteGuard, options?: CallOptions): Promise<void>;
+  /** Makes [offset, offset + lengthBytes) zeros and frees it; any length, both ends on 512, inside the blob. */
+  clear(offset: number, lengthBytes: number, guard: WriteGuard, options?: CallOptions): Promise<void>;
+  /** Bytes of the live blob, or of a snapshot. @throws RangeError outside the blob. */
+  read(offset: number, lengthBytes: number, options?: CallOptions & { readonly snapshot?: string }): Promise<Uint8Array>;
+  /** Ranges that may hold data, ascending; what lies between them is zeros. */
+  ranges(options?: CallOptions & { readonly snapshot?: string }): AsyncIterable<ByteRange>;
+  /** Waits until all acknowledged writes are durable (a folder syncs; a page blob already is). */
+  flush(options?: CallOptions): Promise<void>;
+  /** Freezes the content under a name of the store's choosing. */
+  snapshot(guard: WriteGuard, options?: CallOptions): Promise<string>;
+  deleteSnapshot(snapshot: string, options?: CallOptions): Promise<void>;
+  snapshots(options?: CallOptions): Promise<readonly string[]>;
+  /** Sets the sequence number to max(current, fence): safe to repeat, harmless when late. */
+  raiseFence(fence: number, leaseId: string | undefined, options?: CallOptions): Promise<void>;
+  /**
+   * Takes the lease under an id of our choosing, for `durationSeconds` (15 … 60). Taking it again under the same id
+   * renews it. @throws REPLICA_LEASED while another id holds it (fact `expiresInMs` where known).
+   */
+  acquireLease(leaseId: string, durationSeconds: number, options?: CallOptions): Promise<void>;
+  renewLease(leaseId: string, options?: CallOptions): Promise<void>;
+  releaseLease(leaseId: string, options?: CallOptions): Promise<void>;
+  /** Removes blob and snapshots; no error if absent. */
+  remove(leaseId?: string, options?: CallOptions): Promise<void>;
+}
+
+export interface Store {
+  /** For people: without secrets. */
+  readonly url: string;
+  /** Creates the container or folder if it is missing. */
+  prepare(options?: CallOptions): Promise<void>;
+  /** A whole small object; undefined if there is none. @throws STORE_REFUSED if it is longer than `maxBytes`. */
+  get(key: string, maxBytes: number, options?: CallOptions): Promise<StoredObject | undefined>;
+  /**
+   * Replaces a whole object in one step; readers see the old or the new. `ifMatch`: an etag, or null for "must not
+   * exist"; without it unconditional. Returns the new etag. @throws STORE_CONDITION.
+   */
+  put(key: string, bytes: Uint8Array, options?: CallOptions & { readonly ifMatch?: string | null }): Promise<string>;
+  delete(key: string, options?: CallOptions): Promise<void>;
+  /** Keys that begin with `prefix`, in order. Page blobs are listed too; snapshots are not. */
+  list(prefix: string, options?: CallOptions): AsyncIterable<string>;
+  pages(key: string): PageBlob;
+  close(): Promise<void>;
+}
