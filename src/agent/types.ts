@@ -1,0 +1,174 @@
+/**
+ * What the item-level operations take, report and return. An item is a protected machine: a name, its disks and the
+ * relationship to one replica. All sizes in bytes, all times in Unix milliseconds.
+ */
+import type { Compression, FingerprintAlgorithm } from '../chunker/index.ts';
+import type { Ports } from '../ports.ts';
+import type { StoreEnvironment } from '../transport/index.ts';
+
+export type Layout = 'sealed' | 'raw';
+
+/** What every operation runs with. */
+export interface Session {
+  readonly ports: Ports;
+  /** Directory of local state: one directory per item below `items`. */
+  readonly home: string;
+  readonly environment: StoreEnvironment;
+  /** Stops the operation cleanly; a later one resumes. */
+  readonly signal?: AbortSignal;
+  readonly onEvent?: (event: ItemEvent) => void;
+  /** Worker threads; default: the machine's parallelism. */
+  readonly workers?: number;
+  /** Upload lanes, 1 … 32; default 8. */
+  readonly lanes?: number;
+  readonly bandwidthBytesPerSecond?: number;
+}
+
+/** Where the key of a replica comes from. A path to a file each. */
+export interface KeySource {
+  readonly type: 'key-file' | 'passphrase-file' | 'certificate';
+  readonly path: string;
+}
+
+/** A replica: an item of this home, or found by its URL alone (the source host is gone). */
+export type ReplicaReference =
+  | { readonly name: string }
+  | { readonly name: string; readonly url: string; readonly keys: readonly KeySource[] };
+
+export type ItemEvent =
+  | {
+      readonly type: 'progress';
+      readonly phase: 'initial' | 'resync' | 'restore' | 'verify';
+      readonly disk: string;
+      /** Bytes of the disk that are settled, of `totalBytes` that have to be looked at (data, not virtual size). */
+      readonly doneBytes: number;
+      readonly totalBytes: number;
+      /** Bytes that went to the store (or came from it), after compression. */
+      readonly transferredBytes: number;
+    }
+  /** Something the operator should know that is no error: a fall-back with its cause, a retry, a slow-down. */
+  | { readonly type: 'notice'; readonly code: string; readonly message: string }
+  /** A recovery point was committed. */
+  | { readonly type: 'committed'; readonly generation: number; readonly pointId: string };
+
+export interface ProtectRequest {
+  readonly name: string;
+  readonly disks: readonly string[];
+  readonly url: string;
+  readonly layout?: Layout;
+  readonly chunkBytes?: number;
+  readonly fingerprint?: FingerprintAlgorithm;
+  readonly compression?: Compression;
+  /** None: a key file is made in the item's home directory, and a notice says to keep a copy elsewhere. */
+  readonly keys: readonly KeySource[];
+}
+
+/** What a sync did. */
+export interface SyncReport {
+  readonly item: string;
+  readonly pointId: string;
+  readonly generation: number;
+  /** False if the replica was already equal and nothing had to be sent. */
+  readonly changed: boolean;
+  readonly disks: readonly DiskSyncReport[];
+  readonly elapsedMs: number;
+}
+
+export interface DiskSyncReport {
+  readonly disk: string;
+  readonly virtualSizeBytes: number;
+  /** Bytes read from the source. */
+  readonly readBytes: number;
+  readonly chunksCompared: number;
+  readonly chunksSent: number;
+  readonly chunksCleared: number;
+  /** Bytes handed to the store for chunks. */
+  readonly sentBytes: number;
+}
+
+/** `resync --dry-run`: what a resync would do. */
+export interface ResyncEstimate {
+  readonly item: string;
+  readonly disks: readonly {
+    readonly disk: string;
+    readonly differingChunks: number;
+    readonly differingBytes: number;
+  }[];
+  readonly differingBytes: number;
+  readonly fullCopyBytes: number;
+  /** Time at the rate of the last transfer; undefined before there was one. */
+  readonly estimatedMs?: number;
+}
+
+export interface ItemStatus {
+  readonly item: string;
+  readonly url: string;
+  readonly state: 'initial-replication' | 'protected' | 'resync-required';
+  readonly health: 'normal' | 'warning' | 'critical';
+  /** Cause and next step where health is not normal. */
+  readonly cause?: string;
+  readonly action?: string;
+  readonly layout: Layout;
+  readonly disks: readonly { readonly disk: string; readonly path?: string; readonly virtualSizeBytes: number }[];
+  readonly generation: number;
+  readonly lastPointMs?: number;
+  /** Age of the newest recovery point. */
+  readonly rpoMs?: number;
+  /** Share of an unfinished sync that is done, 0 … 1. */
+  readonly syncProgress?: number;
+  /** Whether the root was checked against a local anchor. */
+  readonly freshness: 'proven' | 'not-proven';
+}
+
+export interface PointInfo {
+  readonly id: string;
+  readonly timeMs: number;
+  readonly consistency: 'crash' | 'app';
+  readonly processed: boolean;
+  readonly generation: number;
+}
+
+export interface VerifyRequest {
+  /** 1 … 100; default 100. */
+  readonly subsetPercent?: number;
+  /** Compare the fingerprints with the live disks as well. */
+  readonly source?: boolean;
+}
+
+export interface VerifyReport {
+  readonly item: string;
+  readonly pointId: string;
+  readonly chunksOpened: number;
+  readonly chunksZero: number;
+  readonly bytesRead: number;
+  /** Chunks that differ from the live disk (only with `source`). */
+  readonly sourceDifferences: number;
+  /** What does not verify; empty if the replica is whole. */
+  readonly damage: readonly { readonly disk: string; readonly chunk: number; readonly message: string }[];
+  readonly freshness: 'proven' | 'not-proven';
+}
+
+export interface FailoverRequest {
+  /** latest, latest-processed, latest-app-consistent, a point id, or a time (ISO 8601). */
+  readonly point: string;
+  readonly outDirectory: string;
+  readonly format?: 'vhdx' | 'vhd' | 'raw';
+  readonly test?: boolean;
+}
+
+export interface FailoverReport {
+  readonly item: string;
+  readonly pointId: string;
+  readonly pointTimeMs: number;
+  readonly generation: number;
+  readonly freshness: 'proven' | 'not-proven';
+  readonly disks: readonly {
+    readonly disk: string;
+    readonly path: string;
+    readonly virtualSizeBytes: number;
+    /** Bytes written to the output. */
+    readonly writtenBytes: number;
+    readonly transferredBytes: number;
+  }[];
+  readonly elapsedMs: number;
+}

@@ -1,0 +1,187 @@
+/**
+ * The FileSystem port on a real machine, over node:fs.
+ *
+ * Durable names: `replace` and `createExclusive` sync the file and then its directory. Windows cannot open a
+ * directory for syncing; NTFS journals names by itself, so there it is left out.
+ */
+import * as fs from 'node:fs';
+import { type FileHandle, link, mkdir, open, readdir, realpath, rename, rm, statfs, unlink } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import type { DirectoryEntry, FileStamp, FileSystem, RandomAccessFile } from '../ports.ts';
+
+const OPEN_FLAGS = { read: 'r', modify: 'r+', create: 'wx+' } as const;
+
+/** Names of temporary files end in this; what a crash leaves behind is removed by whoever owns the directory. */
+export const TEMPORARY_SUFFIX = '.tmp';
+
+class NodeFile implements RandomAccessFile {
+  readonly path: string;
+  readonly #handle: FileHandle;
+
+  constructor(path: string, handle: FileHandle) {
+    this.path = path;
+    this.#handle = handle;
+  }
+
+  get descriptor(): number {
+    return this.#handle.fd;
+  }
+
+  async stamp(): Promise<FileStamp> {
+    const stat = await this.#handle.stat({ bigint: true });
+    return {
+      sizeBytes: Number(stat.size),
+      modifiedNs: stat.mtimeNs,
+      identity: `${stat.dev}:${stat.ino}`,
+      allocatedBytes: Number(stat.blocks) * 512,
+    };
+  }
+
+  async sizeBytes(): Promise<number> {
+    return (await this.#handle.stat()).size;
+  }
+
+  async read(into: Uint8Array, position: number): Promise<number> {
+    let done = 0;
+    while (done < into.byteLength) {
+      const { bytesRead } = await this.#handle.read(into, done, into.byteLength - done, position + done);
+      if (bytesRead === 0) break;
+      done += bytesRead;
+    }
+    return done;
+  }
+
+  async write(from: Uint8Array, position: number): Promise<void> {
+    let done = 0;
+    while (done < from.byteLength) {
+      const { bytesWritten } = await this.#handle.write(from, done, from.byteLength - done, position + done);
+      done += bytesWritten;
+    }
+  }
+
+  async truncate(sizeBytes: number): Promise<void> {
+    await this.#handle.truncate(sizeBytes);
+  }
+
+  async sync(): Promise<void> {
+    await this.#handle.datasync();
+  }
+
+  async close(): Promise<void> {
+    await this.#handle.close();
+  }
+}
+
+function isCode(error: unknown, ...codes: readonly string[]): boolean {
+  return error instanceof Error && codes.includes((error as NodeJS.ErrnoException).code ?? '');
+}
+
+let temporaryCounter = 0;
+
+/** A name beside `path` that no other process and no other call uses. */
+function temporaryName(path: string): string {
+  temporaryCounter += 1;
+  return `${path}.${process.pid}-${temporaryCounter}${TEMPORARY_SUFFIX}`;
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  if (process.platform === 'win32') return;
+  const handle = await open(path, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Writes and syncs a temporary file, then hands its name to `publish`; removes it whatever happens. */
+async function writeThen(
+  path: string,
+  bytes: Uint8Array,
+  publish: (temporary: string) => Promise<void>,
+): Promise<void> {
+  const temporary = temporaryName(path);
+  try {
+    const handle = await open(temporary, 'wx');
+    try {
+      await handle.writeFile(bytes);
+      await handle.datasync();
+    } finally {
+      await handle.close();
+    }
+    await publish(temporary);
+  } finally {
+    await rm(temporary, { force: true });
+  }
+  await syncDirectory(dirname(path));
+}
+
+function entryKind(entry: fs.Dirent): DirectoryEntry['kind'] {
+  if (entry.isFile()) return 'file';
+  return entry.isDirectory() ? 'directory' : 'other';
+}
+
+/** The file system of this machine. */
+export function nodeFileSystem(): FileSystem {
+  return {
+    async open(path, mode) {
+      return new NodeFile(path, await open(path, OPEN_FLAGS[mode]));
+    },
+    async readSmall(path, maxBytes) {
+      let handle: FileHandle;
+      try {
+        handle = await open(path, 'r');
+      } catch (error) {
+        if (isCode(error, 'ENOENT', 'ENOTDIR')) return undefined;
+        throw error;
+      }
+      try {
+        const { size } = await handle.stat();
+        if (size > maxBytes) throw new RangeError(`${path} has ${size} bytes, more than ${maxBytes}`);
+        return await handle.readFile();
+      } finally {
+        await handle.close();
+      }
+    },
+    replace: (path, bytes) => writeThen(path, bytes, (temporary) => rename(temporary, path)),
+    async createExclusive(path, bytes) {
+      try {
+        await writeThen(path, bytes, (temporary) => link(temporary, path));
+        return true;
+      } catch (error) {
+        if (isCode(error, 'EEXIST')) return false;
+        throw error;
+      }
+    },
+    rename: (from, to) => rename(from, to),
+    async remove(path) {
+      try {
+        await unlink(path);
+      } catch (error) {
+        if (!isCode(error, 'ENOENT', 'ENOTDIR')) throw error;
+      }
+    },
+    removeTree: (path) => rm(path, { recursive: true, force: true }),
+    async makeDirectory(path) {
+      await mkdir(path, { recursive: true });
+    },
+    async list(path) {
+      try {
+        const entries = await readdir(path, { withFileTypes: true });
+        return entries
+          .map((entry) => ({ name: entry.name, kind: entryKind(entry) }))
+          .sort((a, b) => (a.name < b.name ? -1 : 1));
+      } catch (error) {
+        if (isCode(error, 'ENOENT', 'ENOTDIR')) return [];
+        throw error;
+      }
+    },
+    exists: async (path) => fs.existsSync(path),
+    realPath: (path) => realpath(path),
+    syncDirectory,
+    async freeBytes(path) {
+      const { bavail, bsize } = await statfs(path);
+      return bavail * bsize;
+    },
+  };
+}

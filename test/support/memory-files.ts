@@ -1,0 +1,206 @@
+/**
+ * A FileSystem in memory: sparse files in 64 KiB pages, so that a test can hold a 64 TiB disk. Everything is durable at
+ * once; for crashes see crash-files.ts.
+ */
+import { dirname, join, resolve } from 'node:path';
+import type { DirectoryEntry, FileStamp, FileSystem, RandomAccessFile } from '../../src/ports.ts';
+
+const PAGE_BYTES = 65_536;
+
+/** Content of one file; shared by all its open handles. */
+export class MemoryContent {
+  readonly pages: Map<number, Uint8Array> = new Map();
+  sizeBytes = 0;
+  version = 0n;
+  readonly id: number;
+
+  constructor(id: number) {
+    this.id = id;
+  }
+
+  read(into: Uint8Array, position: number): number {
+    const length = Math.max(0, Math.min(into.byteLength, this.sizeBytes - position));
+    for (let done = 0; done < length; ) {
+      const at = position + done;
+      const inPage = at % PAGE_BYTES;
+      const n = Math.min(PAGE_BYTES - inPage, length - done);
+      const page = this.pages.get((at - inPage) / PAGE_BYTES);
+      if (page) into.set(page.subarray(inPage, inPage + n), done);
+      else into.fill(0, done, done + n);
+      done += n;
+    }
+    return length;
+  }
+
+  write(from: Uint8Array, position: number): void {
+    for (let done = 0; done < from.byteLength; ) {
+      const at = position + done;
+      const inPage = at % PAGE_BYTES;
+      const n = Math.min(PAGE_BYTES - inPage, from.byteLength - done);
+      const index = (at - inPage) / PAGE_BYTES;
+      let page = this.pages.get(index);
+      if (!page) {
+        page = new Uint8Array(PAGE_BYTES);
+        this.pages.set(index, page);
+      }
+      page.set(from.subarray(done, done + n), inPage);
+      done += n;
+    }
+    this.sizeBytes = Math.max(this.sizeBytes, position + from.byteLength);
+    this.version += 1n;
+  }
+
+  truncate(sizeBytes: number): void {
+    const last = Math.floor(sizeBytes / PAGE_BYTES);
+    for (const index of [...this.pages.keys()]) {
+      if (index > last) this.pages.delete(index);
+    }
+    this.pages.get(last)?.fill(0, sizeBytes % PAGE_BYTES);
+    this.sizeBytes = sizeBytes;
+    this.version += 1n;
+  }
+}
+
+class MemoryFile implements RandomAccessFile {
+  readonly descriptor = undefined;
+  readonly path: string;
+  readonly #content: MemoryContent;
+  readonly #writable: boolean;
+
+  constructor(path: string, content: MemoryContent, writable: boolean) {
+    this.path = path;
+    this.#content = content;
+    this.#writable = writable;
+  }
+
+  async stamp(): Promise<FileStamp> {
+    const { sizeBytes, version, id, pages } = this.#content;
+    return { sizeBytes, modifiedNs: version, identity: `memory:${id}`, allocatedBytes: pages.size * PAGE_BYTES };
+  }
+
+  async sizeBytes(): Promise<number> {
+    return this.#content.sizeBytes;
+  }
+
+  async read(into: Uint8Array, position: number): Promise<number> {
+    return this.#content.read(into, position);
+  }
+
+  async write(from: Uint8Array, position: number): Promise<void> {
+    if (!this.#writable) throw errno('EBADF', this.path);
+    this.#content.write(from, position);
+  }
+
+  async truncate(sizeBytes: number): Promise<void> {
+    if (!this.#writable) throw errno('EINVAL', this.path);
+    this.#content.truncate(sizeBytes);
+  }
+
+  async sync(): Promise<void> {}
+
+  async close(): Promise<void> {}
+}
+
+/** An Error as node:fs throws it. */
+export function errno(code: string, path: string): NodeJS.ErrnoException {
+  return Object.assign(new Error(`${code}: ${path}`), { code });
+}
+
+/** A FileSystem in memory; `put` and `get` are for tests. */
+export interface MemoryFileSystem extends FileSystem {
+  put(path: string, bytes: Uint8Array): void;
+  get(path: string): Uint8Array | undefined;
+}
+
+export function memoryFileSystem(): MemoryFileSystem {
+  const contents = new Map<string, MemoryContent>();
+  const directories = new Set<string>(['/']);
+  let nextId = 1;
+
+  function addParents(path: string): void {
+    for (let d = dirname(path); !directories.has(d); d = dirname(d)) directories.add(d);
+  }
+
+  function store(path: string, bytes: Uint8Array): void {
+    addParents(path);
+    const content = new MemoryContent(nextId++);
+    content.write(bytes, 0);
+    content.sizeBytes = bytes.byteLength;
+    contents.set(path, content);
+  }
+
+  function whole(content: MemoryContent): Uint8Array {
+    const bytes = new Uint8Array(content.sizeBytes);
+    content.read(bytes, 0);
+    return bytes;
+  }
+
+  return {
+    put: (path, bytes) => store(resolve(path), bytes),
+    get(path) {
+      const content = contents.get(resolve(path));
+      return content && whole(content);
+    },
+    async open(name, mode) {
+      const path = resolve(name);
+      let content = contents.get(path);
+      if (mode === 'create') {
+        if (content) throw errno('EEXIST', path);
+        if (!directories.has(dirname(path))) throw errno('ENOENT', path);
+        content = new MemoryContent(nextId++);
+        contents.set(path, content);
+      }
+      if (!content) throw errno('ENOENT', path);
+      return new MemoryFile(path, content, mode !== 'read');
+    },
+    async readSmall(path, maxBytes) {
+      const content = contents.get(resolve(path));
+      if (!content) return undefined;
+      if (content.sizeBytes > maxBytes) throw new RangeError(`${path} is longer than ${maxBytes}`);
+      return whole(content);
+    },
+    async replace(path, bytes) {
+      store(resolve(path), bytes);
+    },
+    async createExclusive(path, bytes) {
+      if (contents.has(resolve(path))) return false;
+      store(resolve(path), bytes);
+      return true;
+    },
+    async rename(from, to) {
+      const content = contents.get(resolve(from));
+      if (!content) throw errno('ENOENT', from);
+      contents.delete(resolve(from));
+      contents.set(resolve(to), content);
+    },
+    async remove(path) {
+      contents.delete(resolve(path));
+    },
+    async removeTree(path) {
+      const root = resolve(path);
+      const below = (p: string): boolean => p === root || p.startsWith(`${root}/`);
+      for (const p of [...contents.keys()]) if (below(p)) contents.delete(p);
+      for (const p of [...directories]) if (below(p)) directories.delete(p);
+    },
+    async makeDirectory(path) {
+      addParents(join(resolve(path), 'x'));
+    },
+    async list(path) {
+      const root = resolve(path);
+      const entries: DirectoryEntry[] = [];
+      for (const p of contents.keys())
+        if (dirname(p) === root) entries.push({ name: p.slice(root.length + 1), kind: 'file' });
+      for (const p of directories) {
+        if (p !== root && dirname(p) === root) entries.push({ name: p.slice(root.length + 1), kind: 'directory' });
+      }
+      return entries.sort((a, b) => (a.name < b.name ? -1 : 1));
+    },
+    exists: async (path) => contents.has(resolve(path)) || directories.has(resolve(path)),
+    async realPath(path) {
+      if (!contents.has(resolve(path)) && !directories.has(resolve(path))) throw errno('ENOENT', path);
+      return resolve(path);
+    },
+    async syncDirectory() {},
+    freeBytes: async () => 2 ** 50,
+  };
+}
