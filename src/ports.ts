@@ -50,6 +50,11 @@ export interface RandomAccessFile {
   close(): Promise<void>;
 }
 
+export interface WriteOptions {
+  /** Readable by its owner only (mode 0600; Windows: as the directory says). */
+  readonly secret?: boolean;
+}
+
 export interface DirectoryEntry {
   readonly name: string;
   readonly kind: 'file' | 'directory' | 'other';
@@ -65,9 +70,9 @@ export interface FileSystem {
   /** Whole content. Fails with a RangeError beyond `maxBytes`. undefined if there is no such file. */
   readSmall(path: string, maxBytes: number): Promise<Uint8Array | undefined>;
   /** Replaces the content in one durable step: temporary file, sync, rename, directory sync. */
-  replace(path: string, bytes: Uint8Array): Promise<void>;
+  replace(path: string, bytes: Uint8Array, options?: WriteOptions): Promise<void>;
   /** Creates the file with this content in one step; false if it exists. */
-  createExclusive(path: string, bytes: Uint8Array): Promise<boolean>;
+  createExclusive(path: string, bytes: Uint8Array, options?: WriteOptions): Promise<boolean>;
   rename(from: string, to: string): Promise<void>;
   /** Removes a file; no error if it is not there. */
   remove(path: string): Promise<void>;

@@ -7,7 +7,7 @@
 import * as fs from 'node:fs';
 import { type FileHandle, link, mkdir, open, readdir, realpath, rename, rm, statfs, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import type { DirectoryEntry, FileStamp, FileSystem, RandomAccessFile } from '../ports.ts';
+import type { DirectoryEntry, FileStamp, FileSystem, RandomAccessFile, WriteOptions } from '../ports.ts';
 
 const OPEN_FLAGS = { read: 'r', modify: 'r+', create: 'wx+' } as const;
 
@@ -98,11 +98,12 @@ async function syncDirectory(path: string): Promise<void> {
 async function writeThen(
   path: string,
   bytes: Uint8Array,
+  options: WriteOptions,
   publish: (temporary: string) => Promise<void>,
 ): Promise<void> {
   const temporary = temporaryName(path);
   try {
-    const handle = await open(temporary, 'wx');
+    const handle = await open(temporary, 'wx', options.secret ? 0o600 : 0o666);
     try {
       await handle.writeFile(bytes);
       await handle.datasync();
@@ -143,10 +144,10 @@ export function nodeFileSystem(): FileSystem {
         await handle.close();
       }
     },
-    replace: (path, bytes) => writeThen(path, bytes, (temporary) => rename(temporary, path)),
-    async createExclusive(path, bytes) {
+    replace: (path, bytes, options = {}) => writeThen(path, bytes, options, (temporary) => rename(temporary, path)),
+    async createExclusive(path, bytes, options = {}) {
       try {
-        await writeThen(path, bytes, (temporary) => link(temporary, path));
+        await writeThen(path, bytes, options, (temporary) => link(temporary, path));
         return true;
       } catch (error) {
         if (isCode(error, 'EEXIST')) return false;
