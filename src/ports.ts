@@ -52,7 +52,7 @@ export interface RandomAccessFile {
 
 export interface WriteOptions {
   /** Readable by its owner only (mode 0600; Windows: as the directory says). */
-  readonly secret?: boolean;
+  readonly ownerOnly?: boolean;
 }
 
 export interface DirectoryEntry {

@@ -103,7 +103,7 @@ async function writeThen(
 ): Promise<void> {
   const temporary = temporaryName(path);
   try {
-    const handle = await open(temporary, 'wx', options.secret ? 0o600 : 0o666);
+    const handle = await open(temporary, 'wx', options.ownerOnly ? 0o600 : 0o666);
     try {
       await handle.writeFile(bytes);
       await handle.datasync();
