@@ -13,8 +13,14 @@ export const VHD_BYTES_MAX: number = 0xff000000 * 512;
 export const CHAIN_DEPTH_MAX = 256;
 /** VHD block sizes seen are 512 KiB to 2 MiB; the field is a u32. */
 export const VHD_BLOCK_BYTES_MAX: number = 256 * MIB;
+/** 2040 GiB in 128 KiB blocks, the smallest blocks that a disk of this size may have. The table is read whole once. */
+export const VHD_BAT_BYTES_MAX: number = 64 * MIB;
+/** Faults that one check reports; a hostile table can break a rule millions of times. */
+export const FAULTS_MAX = 1000;
 /** A path in a VHD parent locator; Windows paths end at 32,767 UTF-16 units. */
 export const VHD_LOCATOR_BYTES_MAX: number = 64 * KIB;
+/** A VHDX file: 64 TiB of blocks, their tables, and as much again of space that was given up. Offsets stay exact. */
+export const VHDX_FILE_BYTES_MAX: number = 128 * TIB;
 /** [MS-VHDX]: the log length is a u32 of MiB granularity; openvmm caps it at 1 GiB. */
 export const VHDX_LOG_BYTES_MAX: number = 1 * GIB;
 /** 64 TiB in 1 MiB blocks needs 513 MiB of block table (with the bitmap entries). */
@@ -43,6 +49,8 @@ export const PAGE_WRITE_BYTES_MAX: number = 4 * MIB;
 export const PAGE_BLOB_BYTES_MAX: number = 8 * TIB;
 /** The JavaScript SDK carries sequence numbers as doubles. */
 export const FENCE_MAX: number = Number.MAX_SAFE_INTEGER;
+/** Azure: a blob name has at most 1,024 characters; half is left to the prefix of the URL. */
+export const STORE_KEY_CHARACTERS_MAX = 512;
 
 // Replica
 /** replica.json and keyring.json are small; anything larger is not ours. */

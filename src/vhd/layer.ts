@@ -60,8 +60,8 @@ export interface Layer {
   readonly log: DiskInfo['log'];
   readonly notes: readonly string[];
   /**
-   * What the file says about [offset, offset + lengthBytes), which lies inside the disk: in order, without gaps,
-   * neighbours that continue each other merged, so that an empty range of any length is one extent.
+   * What the file says about [offset, offset + lengthBytes), which lies inside the disk: in order, without gaps. A run
+   * of blocks that the file does not hold is one extent, however long; other neighbours are merged by the chain.
    */
   extents(offset: number, lengthBytes: number): AsyncIterable<LayerExtent>;
 }
