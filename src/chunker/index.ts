@@ -44,6 +44,7 @@ export {
   TAG_BYTES,
   tablePageCount,
 } from './geometry.ts';
+export { ChunkKernel, type KernelSetup, type Scanned, type Verdict } from './kernel.ts';
 export {
   deriveEpochKeys,
   deriveKey,

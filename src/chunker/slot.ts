@@ -134,7 +134,8 @@ function unpack(code: number, content: Buffer, chunk: number, plaintextBytes: nu
   return plaintext;
 }
 
-function slotFault(chunk: number, rule: string): BlockferryError {
+/** The error for stored bytes of a chunk that are not what its entry describes. */
+export function slotFault(chunk: number, rule: string): BlockferryError {
   return new BlockferryError('REPLICA_SLOT', `slot of chunk ${chunk} breaks the rule: ${rule}`, {
     facts: { chunk, rule },
   });
