@@ -1,0 +1,69 @@
+/**
+ * VhdxBytes: the bytes of a VHDX file as they are after its log has been replayed. Headers and the log itself are read
+ * from the file as it stands; everything else is read through here. Nothing is ever written.
+ */
+import { BlockferryError } from '../errors.ts';
+import { VHDX_FILE_BYTES_MAX } from '../limits.ts';
+import type { RandomAccessFile } from '../ports.ts';
+import { vhdxFault } from './vhdx-layout.ts';
+import type { ReplayOverlay } from './vhdx-replay.ts';
+
+export class VhdxBytes {
+  readonly file: RandomAccessFile;
+  /** The file's length, or what the log makes of it if that is more; bytes in between are zeros. */
+  readonly sizeBytes: number;
+  /** What replay changed; undefined if there was nothing to replay. */
+  readonly overlay: ReplayOverlay | undefined;
+  readonly #fileSizeBytes: number;
+
+  private constructor(file: RandomAccessFile, fileSizeBytes: number, overlay: ReplayOverlay | undefined) {
+    this.file = file;
+    this.#fileSizeBytes = fileSizeBytes;
+    this.sizeBytes = Math.max(fileSizeBytes, overlay?.lastFileOffset ?? 0);
+    this.overlay = overlay;
+  }
+
+  /** The file as it stands. @throws DISK_UNREADABLE, VHDX_IDENTIFIER for a file of impossible length */
+  static async of(file: RandomAccessFile): Promise<VhdxBytes> {
+    const sizeBytes = await file.sizeBytes();
+    if (sizeBytes > VHDX_FILE_BYTES_MAX) {
+      const rule = `a VHDX file has at most ${VHDX_FILE_BYTES_MAX} bytes`;
+      throw vhdxFault('VHDX_IDENTIFIER', file.path, 0, rule, `file of ${sizeBytes} bytes`);
+    }
+    return new VhdxBytes(file, sizeBytes, undefined);
+  }
+
+  /** The same file under what its log changes. */
+  replayed(overlay: ReplayOverlay): VhdxBytes {
+    return new VhdxBytes(this.file, this.#fileSizeBytes, overlay);
+  }
+
+  /**
+   * A new array with `lengthBytes` bytes from `offset`. The caller has compared both with `sizeBytes`; what lies
+   * between the end of the file and there is zeros. @throws DISK_UNREADABLE, DISK_TRUNCATED
+   */
+  async read(offset: number, lengthBytes: number): Promise<Uint8Array> {
+    const into = new Uint8Array(lengthBytes);
+    const expected = Math.max(0, Math.min(lengthBytes, this.#fileSizeBytes - offset));
+    if (expected > 0) await this.#fill(into.subarray(0, expected), offset);
+    this.overlay?.patch(into, offset);
+    return into;
+  }
+
+  async #fill(into: Uint8Array, offset: number): Promise<void> {
+    const { path } = this.file;
+    let read: number;
+    try {
+      read = await this.file.read(into, offset);
+    } catch (cause) {
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      const problem = `${path}: ${into.byteLength} bytes at offset ${offset} cannot be read: ${reason}`;
+      throw new BlockferryError('DISK_UNREADABLE', problem, { facts: { source: path, offset }, cause });
+    }
+    if (read < into.byteLength) {
+      const rule = 'a file keeps its length while it is read';
+      const problem = `${into.byteLength} bytes expected, ${read} are there`;
+      throw vhdxFault('DISK_TRUNCATED', path, offset, rule, problem);
+    }
+  }
+}
