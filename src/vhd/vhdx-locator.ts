@@ -20,6 +20,7 @@ const PAIRS_OFFSET = 20;
 const PAIR_BYTES = 12;
 /** The length fields are u16, and UTF-16 text has even lengths. */
 const TEXT_BYTES_MAX = 0xfffe;
+export const LINK_ID_PREFIX = 'vhdx:';
 const KEY_LINKAGE = 'parent_linkage';
 const KEY_LINKAGE_2 = 'parent_linkage2';
 const PATH_KEYS: ReadonlyMap<string, ParentPath['kind']> = new Map([
@@ -30,7 +31,7 @@ const PATH_KEYS: ReadonlyMap<string, ParentPath['kind']> = new Map([
 
 /** What a layer answers as `linkId`, so that a VHDX is never taken for the VHD that a child names. */
 export function linkIdOf(dataWriteGuid: string): string {
-  return `vhdx:${dataWriteGuid}`;
+  return `${LINK_ID_PREFIX}${dataWriteGuid}`;
 }
 
 /** Item bytes → parent link. `offset` is that of the item in the file. @throws VHDX_LOCATOR */
