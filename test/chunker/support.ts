@@ -1,6 +1,11 @@
-/** What several tests of the chunker need: contexts, contents, and small shorthands. */
+/** What several tests of the chunker need: contents, contexts, and sealed chunks with their entries. */
+import type { Codec } from '../../src/chunker/codec.ts';
+import { createCodec } from '../../src/chunker/codec.ts';
+import type { Fingerprinter } from '../../src/chunker/fingerprint.ts';
 import { deriveEpochKeys, type EpochKeys } from '../../src/chunker/keys.ts';
+import type { ManifestEntry } from '../../src/chunker/manifest-entry.ts';
 import type { SealingContext } from '../../src/chunker/record.ts';
+import { type SlotCipher, slotTag } from '../../src/chunker/slot.ts';
 
 /** Bytes that look random and are the same in each run (xorshift32). */
 export function noise(lengthBytes: number, seed: number): Buffer {
@@ -24,11 +29,12 @@ export function prose(lengthBytes: number, seed: number): Buffer {
   return Buffer.from(text).subarray(0, lengthBytes);
 }
 
+/** Keys of some epochs. */
 export function epochs(...numbers: readonly number[]): Map<number, EpochKeys> {
   return new Map(numbers.map((epoch) => [epoch, deriveEpochKeys(noise(32, 1000 + epoch), epoch)]));
 }
 
-/** A context with a random port that repeats from run to run but not within one. */
+/** A context whose random port repeats from run to run but not within one. */
 export function context(change: Partial<SealingContext> = {}): SealingContext {
   let calls = 0;
   return {
@@ -42,4 +48,29 @@ export function context(change: Partial<SealingContext> = {}): SealingContext {
     },
     ...change,
   };
+}
+
+/** A chunk as the store holds it, with what the manifest says of it. */
+export interface StoredChunk {
+  readonly chunk: number;
+  readonly plaintext: Buffer;
+  readonly slot: Buffer;
+  readonly entry: ManifestEntry;
+}
+
+/** Seals a chunk and makes its entry. */
+export function sealChunk(
+  cipher: SlotCipher,
+  fingerprinter: Fingerprinter,
+  plaintext: Buffer,
+  chunk: number,
+  generation: number,
+  codec: Codec = createCodec('none'),
+): StoredChunk {
+  const into = Buffer.alloc(plaintext.length + 1024, 0xee);
+  const fingerprint = Buffer.alloc(16);
+  fingerprinter.digest(plaintext, fingerprint, 0);
+  const { clen, paddedBytes } = cipher.seal(plaintext, chunk, generation, fingerprint, codec, into, 0);
+  const entry = { generation, epoch: cipher.currentEpoch, clen, tag: slotTag(into, 0, clen), fingerprint };
+  return { chunk, plaintext, slot: into.subarray(0, paddedBytes), entry };
 }
