@@ -8,11 +8,22 @@
  * STORE_UNREACHABLE, STORE_TIMEOUT (the write may still be applied later!), STORE_THROTTLED (fact `retryAfterMs` where
  * the service named one), STORE_REFUSED, STORE_NOT_FOUND, STORE_CONDITION (an etag or "must not exist" condition did
  * not hold), REPLICA_FENCED (the sequence number did not match), REPLICA_LEASED (another lease is active, or ours is
- * gone), STORE_AUTHENTICATION, STORE_CORRUPT_TRANSFER, STORE_FULL, ABORTED.
+ * gone), STORE_AUTHENTICATION, STORE_CORRUPT_TRANSFER, STORE_FULL, ABORTED. The fact `mayStillApply` is true where
+ * nobody knows whether a write took effect or will (a connection that broke after it was sent, HTTP 500).
  */
 
 export interface CallOptions {
   readonly signal?: AbortSignal;
+}
+
+/** Reads of the live blob, or of a snapshot. */
+export interface ReadOptions extends CallOptions {
+  readonly snapshot?: string;
+}
+
+/** Listing of ranges, the first of which may begin before `fromOffset` (a multiple of 512). */
+export interface RangesOptions extends ReadOptions {
+  readonly fromOffset?: number;
 }
 
 export interface StoredObject {
@@ -52,14 +63,19 @@ export interface PageBlob {
   /** Makes [offset, offset + lengthBytes) zeros and frees it; any length, both ends on 512, inside the blob. */
   clear(offset: number, lengthBytes: number, guard: WriteGuard, options?: CallOptions): Promise<void>;
   /** Bytes of the live blob, or of a snapshot. @throws RangeError outside the blob. */
-  read(offset: number, lengthBytes: number, options?: CallOptions & { readonly snapshot?: string }): Promise<Uint8Array>;
+  read(offset: number, lengthBytes: number, options?: ReadOptions): Promise<Uint8Array>;
   /** Ranges that may hold data, ascending; what lies between them is zeros. */
-  ranges(options?: CallOptions & { readonly snapshot?: string }): AsyncIterable<ByteRange>;
+  ranges(options?: RangesOptions): AsyncIterable<ByteRange>;
   /** Waits until all acknowledged writes are durable (a folder syncs; a page blob already is). */
   flush(options?: CallOptions): Promise<void>;
-  /** Freezes the content under a name of the store's choosing. */
+  /**
+   * Freezes the content under a name of the store's choosing, if the fence still stands. Names ascend with time. No
+   * write of the same session may be under way. A snapshot that another write crossed is STORE_CONDITION, retryable.
+   */
   snapshot(guard: WriteGuard, options?: CallOptions): Promise<string>;
+  /** No error if it is gone already. */
   deleteSnapshot(snapshot: string, options?: CallOptions): Promise<void>;
+  /** Oldest first. */
   snapshots(options?: CallOptions): Promise<readonly string[]>;
   /** Sets the sequence number to max(current, fence): safe to repeat, harmless when late. */
   raiseFence(fence: number, leaseId: string | undefined, options?: CallOptions): Promise<void>;
@@ -69,6 +85,7 @@ export interface PageBlob {
    */
   acquireLease(leaseId: string, durationSeconds: number, options?: CallOptions): Promise<void>;
   renewLease(leaseId: string, options?: CallOptions): Promise<void>;
+  /** No error if the lease is gone already. */
   releaseLease(leaseId: string, options?: CallOptions): Promise<void>;
   /** Removes blob and snapshots; no error if absent. */
   remove(leaseId?: string, options?: CallOptions): Promise<void>;

@@ -1,0 +1,470 @@
+/**
+ * A page blob in a folder: the plain sparse file `<key>`, and beside it `<key>@blob/` with its state, its map of written
+ * granules and one undo file per snapshot (docs/formats/folder-store.md).
+ *
+ * One process writes at a time, many may read. Each write looks at the state file first, so a writer whose fence was
+ * raised or whose lease was taken over by another process is stopped at its next write. What it cannot stop is a write
+ * that had passed the check and is still inside the operating system; local files take milliseconds for that, a lease at
+ * least 15 seconds to be taken over.
+ *
+ * Left out: freeing cleared space. Node has no call that punches a hole, so a clear writes zeros where something was.
+ */
+import { dirname } from 'node:path';
+import { BlockferryError, throwIfAborted } from '../errors.ts';
+import { PAGE_WRITE_BYTES_MAX } from '../limits.ts';
+import type { Clock, Failpoint, FileSystem, RandomAccessFile } from '../ports.ts';
+import { isErrno, onFiles } from './folder-errors.ts';
+import {
+  type BlobPaths,
+  blobPaths,
+  ensureDirectory,
+  publish,
+  snapshotName,
+  snapshotNumber,
+  snapshotNumbers,
+  undoPath,
+} from './folder-layout.ts';
+import type { FolderLock } from './folder-lock.ts';
+import { newMapHeader, readMap } from './folder-map.ts';
+import { mergeInto } from './folder-merge.ts';
+import { SnapshotReader } from './folder-snapshots.ts';
+import { type BlobState, changeState, type Lease, newStateFile, readState } from './folder-state.ts';
+import { newUndoHeader } from './folder-undo.ts';
+import { FolderWriter } from './folder-writer.ts';
+import { Gate } from './gate.ts';
+import { checkBlobSize, checkClear, checkFence, checkLease, checkRead, checkWrite } from './page-rules.ts';
+import type {
+  ByteRange,
+  CallOptions,
+  PageBlob,
+  PageBlobState,
+  RangesOptions,
+  ReadOptions,
+  WriteGuard,
+} from './store.ts';
+
+/** What the blobs of one folder share. */
+export interface FolderContext {
+  readonly directory: string;
+  readonly files: FileSystem;
+  readonly clock: Clock;
+  readonly failpoint: Failpoint;
+  readonly lock: FolderLock;
+}
+
+interface Handles {
+  readonly live: RandomAccessFile;
+  readonly stateFile: RandomAccessFile;
+  readonly reader: SnapshotReader;
+}
+
+/** The open files with the state as it is now. */
+interface Look extends Handles {
+  readonly state: BlobState;
+}
+
+/** A writer, valid as long as the snapshots are those it was opened with. */
+interface Session {
+  readonly writer: FolderWriter;
+  readonly snapshotsVersion: number;
+}
+
+export class FolderPageBlob implements PageBlob {
+  readonly key: string;
+  readonly #context: FolderContext;
+  readonly #paths: BlobPaths;
+  /** Reads and writes share it; whatever changes snapshots or identity is alone. */
+  readonly #gate = new Gate();
+  #handles: Promise<Handles> | undefined;
+  #session: Session | undefined;
+  /** After a failed sync nobody knows what is on the disk, and a second sync would not tell. */
+  #broken: unknown;
+
+  constructor(context: FolderContext, key: string) {
+    this.key = key;
+    this.#context = context;
+    this.#paths = blobPaths(context.directory, key);
+  }
+
+  async create(sizeBytes: number, fence: number, options?: CallOptions): Promise<void> {
+    checkBlobSize(this.key, sizeBytes);
+    checkFence(this.key, fence);
+    const { files } = this.#context;
+    return await this.#alone(options, async () => {
+      if (await files.exists(this.#paths.live)) {
+        throw new BlockferryError('STORE_CONDITION', `${this.key} exists already`, { facts: { source: this.key } });
+      }
+      await this.#drop();
+      // What a crash in a former create or remove left; without the live file it means nothing.
+      await files.removeTree(this.#paths.sidecar);
+      await ensureDirectory(files, this.#paths.sidecar);
+      const { state, map, live, temporary } = this.#paths;
+      await publish(files, `${state}@new`, state, (write) => write(newStateFile(sizeBytes, fence)));
+      await publish(files, `${map}@new`, map, (write) => write(newMapHeader(sizeBytes)));
+      await publish(files, temporary, live, (_, truncate) => truncate(sizeBytes));
+    });
+  }
+
+  async state(options?: CallOptions): Promise<PageBlobState | undefined> {
+    return await this.#shared(options, async () => {
+      const state = (await this.#lookIfThere())?.state;
+      return state && { sizeBytes: state.sizeBytes, fence: state.fence };
+    });
+  }
+
+  async write(bytes: Uint8Array, offset: number, guard: WriteGuard, options?: CallOptions): Promise<void> {
+    return await this.#inSession(guard, options, async ({ live, state }, writer) => {
+      checkWrite(this.key, offset, bytes.byteLength, state.sizeBytes);
+      await writer.prepare(offset, bytes.byteLength);
+      await this.#context.failpoint('folder.after-undo');
+      await live.write(bytes, offset);
+      await this.#context.failpoint('folder.after-write');
+    });
+  }
+
+  async clear(offset: number, lengthBytes: number, guard: WriteGuard, options?: CallOptions): Promise<void> {
+    const end = offset + lengthBytes;
+    let at = offset;
+    do {
+      at = await this.#inSession(guard, options, async ({ state }, writer) => {
+        checkClear(this.key, offset, lengthBytes, state.sizeBytes);
+        const run = writer.map.runs(at, end).next().value;
+        if (run === undefined || run.offset >= end) return end;
+        const from = Math.max(at, run.offset);
+        const to = Math.min(end, run.offset + run.lengthBytes, from + PAGE_WRITE_BYTES_MAX);
+        await writer.zero(from, to - from, async () => this.#context.failpoint('folder.after-undo'));
+        await this.#context.failpoint('folder.after-write');
+        return to;
+      });
+    } while (at < end);
+  }
+
+  async read(offset: number, lengthBytes: number, options?: ReadOptions): Promise<Uint8Array> {
+    return await this.#shared(options, async () => {
+      const { live, reader, state } = await this.#look();
+      checkRead(this.key, offset, lengthBytes, state.sizeBytes);
+      const into = Buffer.allocUnsafeSlow(lengthBytes);
+      if (options?.snapshot === undefined) into.fill(0, await live.read(into, offset));
+      else await reader.read(this.#number(options.snapshot), into, offset);
+      return into;
+    });
+  }
+
+  /** The map of the live blob serves its snapshots too: what was never written was never written then. */
+  async *ranges(options?: RangesOptions): AsyncGenerator<ByteRange> {
+    const runs = await this.#shared(options, async () => {
+      const { files } = this.#context;
+      const { sizeBytes } = (await this.#look()).state;
+      if (options?.snapshot !== undefined) {
+        const number = this.#number(options.snapshot);
+        if (!(await files.exists(undoPath(this.#paths, number)))) throw this.#noSnapshot(options.snapshot);
+      }
+      const map = await readMap(files, this.#paths.map, sizeBytes);
+      return { sizeBytes, found: map.runs(options?.fromOffset ?? 0, sizeBytes) };
+    });
+    for (const { offset, lengthBytes } of runs.found) {
+      yield { offset, lengthBytes: Math.min(lengthBytes, runs.sizeBytes - offset) };
+    }
+  }
+
+  async flush(options?: CallOptions): Promise<void> {
+    return await this.#shared(options, async () => this.#sync((await this.#look()).live));
+  }
+
+  async snapshot(guard: WriteGuard, options?: CallOptions): Promise<string> {
+    return await this.#alone(options, async () => {
+      const { files } = this.#context;
+      const { live, state, stateFile } = await this.#look();
+      this.#check(state, guard);
+      await this.#sync(live);
+      const newest = (await snapshotNumbers(files, this.#paths)).at(-1) ?? 0;
+      const number = Math.max(state.lastSnapshot, newest) + 1;
+      await publish(files, this.#paths.undoTemporary, undoPath(this.#paths, number), (write) =>
+        write(newUndoHeader(number, state.sizeBytes)),
+      );
+      await this.#snapshotsChanged(stateFile, state, number);
+      return snapshotName(number);
+    });
+  }
+
+  /** The records of a snapshot in the middle are what the next older one still needs: they are handed down to it. */
+  async deleteSnapshot(snapshot: string, options?: CallOptions): Promise<void> {
+    return await this.#alone(options, async () => {
+      const { files } = this.#context;
+      const there = await this.#lookIfThere();
+      const number = snapshotNumber(snapshot);
+      if (there === undefined || number === undefined) return;
+      const { state, stateFile, reader } = there;
+      const numbers = await snapshotNumbers(files, this.#paths);
+      if (!numbers.includes(number)) return;
+      // Some systems do not remove files that are open.
+      await reader.close();
+      await this.#endSession();
+      const older = numbers.filter((other) => other < number).at(-1);
+      if (older !== undefined) {
+        const paths = { from: undoPath(this.#paths, number), into: undoPath(this.#paths, older) };
+        await mergeInto(files, { ...paths, fromNumber: number, intoNumber: older, sizeBytes: state.sizeBytes });
+      }
+      await this.#snapshotsChanged(stateFile, state, state.lastSnapshot);
+      await files.remove(undoPath(this.#paths, number));
+      await files.syncDirectory(this.#paths.sidecar);
+    });
+  }
+
+  async snapshots(options?: CallOptions): Promise<readonly string[]> {
+    return await this.#shared(options, async () =>
+      (await snapshotNumbers(this.#context.files, this.#paths)).map(snapshotName),
+    );
+  }
+
+  async raiseFence(fence: number, leaseId: string | undefined, options?: CallOptions): Promise<void> {
+    checkFence(this.key, fence);
+    return await this.#alone(options, async () => {
+      const { state, stateFile } = await this.#look();
+      this.#checkLease(state, leaseId);
+      if (fence <= state.fence) return;
+      // Another process may have written until now: what this one knew of the blob is out of date.
+      await this.#endSession();
+      await changeState(stateFile, state, { fence });
+    });
+  }
+
+  async acquireLease(leaseId: string, durationSeconds: number, options?: CallOptions): Promise<void> {
+    checkLease(this.key, leaseId, durationSeconds);
+    return await this.#alone(options, async () => {
+      const { state, stateFile } = await this.#look();
+      if (this.#activeLease(state) !== undefined && state.lease?.id !== leaseId) throw this.#leased(state);
+      const durationMs = durationSeconds * 1000;
+      const expiresMs = this.#context.clock.nowMs() + durationMs;
+      // Another process may have written until now, under the same id as well.
+      await this.#endSession();
+      await changeState(stateFile, state, { lease: { id: leaseId, durationMs, expiresMs } });
+    });
+  }
+
+  async renewLease(leaseId: string, options?: CallOptions): Promise<void> {
+    return await this.#alone(options, async () => {
+      const { state, stateFile } = await this.#look();
+      if (state.lease?.id !== leaseId) throw this.#leased(state);
+      const expiresMs = this.#context.clock.nowMs() + state.lease.durationMs;
+      await changeState(stateFile, state, { lease: { ...state.lease, expiresMs } });
+    });
+  }
+
+  async releaseLease(leaseId: string, options?: CallOptions): Promise<void> {
+    return await this.#alone(options, async () => {
+      const there = await this.#lookIfThere();
+      if (there?.state.lease?.id === leaseId) await changeState(there.stateFile, there.state, { lease: null });
+    });
+  }
+
+  async remove(leaseId?: string, options?: CallOptions): Promise<void> {
+    return await this.#alone(options, async () => {
+      const { files } = this.#context;
+      const there = await this.#lookIfThere();
+      if (there === undefined) return;
+      this.#checkLease(there.state, leaseId);
+      // Whoever has the files open in another process finds the mark there.
+      await changeState(there.stateFile, there.state, { removed: true });
+      await this.#drop();
+      await files.remove(this.#paths.live);
+      await files.syncDirectory(dirname(this.#paths.live));
+      await files.removeTree(this.#paths.sidecar);
+    });
+  }
+
+  /** Closes the files; the next call opens them again. */
+  close(): Promise<void> {
+    return this.#gate.exclusive(() => this.#drop());
+  }
+
+  // Ways in
+
+  async #shared<T>(options: CallOptions | undefined, run: () => Promise<T>): Promise<T> {
+    throwIfAborted(options?.signal);
+    return await onFiles(this.key, () => this.#gate.shared(run));
+  }
+
+  async #alone<T>(options: CallOptions | undefined, run: () => Promise<T>): Promise<T> {
+    return await onFiles(this.key, () => this.#context.lock.hold(options?.signal, () => this.#gate.exclusive(run)));
+  }
+
+  /** Runs `run` with a writer that knows all snapshots, if the guard holds. */
+  async #inSession<T>(
+    guard: WriteGuard,
+    options: CallOptions | undefined,
+    run: (look: Look, writer: FolderWriter) => Promise<T>,
+  ): Promise<T> {
+    for (;;) {
+      const result = await this.#shared(options, async () => {
+        if (this.#broken !== undefined) throw this.#broken;
+        const look = await this.#look();
+        this.#check(look.state, guard);
+        const session = this.#session;
+        return session?.snapshotsVersion === look.state.snapshotsVersion
+          ? { value: await run(look, session.writer) }
+          : undefined;
+      });
+      if (result) return result.value;
+      await this.#alone(options, () => this.#startSession());
+    }
+  }
+
+  // Files
+
+  async #lookIfThere(): Promise<Look | undefined> {
+    for (;;) {
+      this.#handles ??= openHandles(this.#context.files, this.#paths, this.key);
+      const opening = this.#handles;
+      let handles: Handles;
+      try {
+        handles = await opening;
+      } catch (error) {
+        if (this.#handles === opening) this.#handles = undefined;
+        if (isErrno(error, 'ENOENT')) return undefined;
+        throw error;
+      }
+      const state = await readState(handles.stateFile);
+      if (!state.removed) return { ...handles, state };
+      // Removed by another process, and perhaps created anew.
+      if (this.#handles === opening) await this.#drop();
+    }
+  }
+
+  async #look(): Promise<Look> {
+    const look = await this.#lookIfThere();
+    if (look) return look;
+    throw new BlockferryError('STORE_NOT_FOUND', `${this.key} is not there`, { facts: { source: this.key } });
+  }
+
+  /** Alone. Opens the writer; a snapshot whose creation a crash cut short is completed first. */
+  async #startSession(): Promise<void> {
+    await this.#endSession();
+    const { live, stateFile, state: before } = await this.#look();
+    const writer = await FolderWriter.open(this.#context.files, this.#paths, live, before.sizeBytes);
+    let state = before;
+    if (writer.newestSnapshot > state.lastSnapshot) {
+      const { snapshotsVersion } = state;
+      state = await changeState(stateFile, state, {
+        lastSnapshot: writer.newestSnapshot,
+        snapshotsVersion: snapshotsVersion + 1,
+      });
+    }
+    this.#session = { writer, snapshotsVersion: state.snapshotsVersion };
+  }
+
+  async #endSession(): Promise<void> {
+    const session = this.#session;
+    this.#session = undefined;
+    await session?.writer.close();
+  }
+
+  async #drop(): Promise<void> {
+    await this.#endSession();
+    const opening = this.#handles;
+    this.#handles = undefined;
+    const handles = await opening?.catch(() => undefined);
+    await handles?.reader.close();
+    await handles?.stateFile.close();
+    await handles?.live.close();
+  }
+
+  async #snapshotsChanged(stateFile: RandomAccessFile, state: BlobState, lastSnapshot: number): Promise<void> {
+    await this.#endSession();
+    await changeState(stateFile, state, { lastSnapshot, snapshotsVersion: state.snapshotsVersion + 1 });
+  }
+
+  async #sync(live: RandomAccessFile): Promise<void> {
+    if (this.#broken !== undefined) throw this.#broken;
+    try {
+      await live.sync();
+    } catch (error) {
+      this.#broken = error;
+      throw error;
+    }
+  }
+
+  // Rules
+
+  #activeLease(state: BlobState): Lease | undefined {
+    return state.lease !== null && state.lease.expiresMs > this.#context.clock.nowMs() ? state.lease : undefined;
+  }
+
+  /** As the blob service does: a lease needs its id, and an id needs its lease. */
+  #checkLease(state: BlobState, leaseId: string | undefined): void {
+    if (this.#activeLease(state)?.id !== leaseId) throw this.#leased(state);
+  }
+
+  #check(state: BlobState, guard: WriteGuard): void {
+    this.#checkLease(state, guard.leaseId);
+    if (state.fence === guard.fence) return;
+    throw new BlockferryError(
+      'REPLICA_FENCED',
+      `${this.key}: fence is ${state.fence}, this writer holds ${guard.fence}`,
+      { facts: { source: this.key, fence: state.fence, held: guard.fence } },
+    );
+  }
+
+  #leased(state: BlobState): BlockferryError {
+    const active = this.#activeLease(state);
+    if (active === undefined) {
+      return new BlockferryError('REPLICA_LEASED', `${this.key}: the lease of this writer is gone`, {
+        facts: { source: this.key },
+      });
+    }
+    const expiresInMs = active.expiresMs - this.#context.clock.nowMs();
+    return new BlockferryError('REPLICA_LEASED', `${this.key}: another writer holds the lease for ${expiresInMs} ms`, {
+      facts: { source: this.key, expiresInMs },
+    });
+  }
+
+  #number(snapshot: string): number {
+    const number = snapshotNumber(snapshot);
+    if (number === undefined) throw this.#noSnapshot(snapshot);
+    return number;
+  }
+
+  #noSnapshot(snapshot: string): BlockferryError {
+    return new BlockferryError('STORE_NOT_FOUND', `${this.key} has no snapshot ${JSON.stringify(snapshot)}`, {
+      facts: { source: this.key, snapshot },
+    });
+  }
+}
+
+/** To read and write, or to read alone where the folder allows no more. */
+async function openEither(files: FileSystem, path: string): Promise<RandomAccessFile> {
+  try {
+    return await files.open(path, 'modify');
+  } catch (error) {
+    if (isErrno(error, 'EACCES') || isErrno(error, 'EPERM') || isErrno(error, 'EROFS')) {
+      return await files.open(path, 'read');
+    }
+    throw error;
+  }
+}
+
+/** @throws ENOENT as the operating system's error; STORE_REFUSED if it is no page blob, or its file was cut. */
+async function openHandles(files: FileSystem, paths: BlobPaths, key: string): Promise<Handles> {
+  const live = await openEither(files, paths.live);
+  let stateFile: RandomAccessFile | undefined;
+  try {
+    if (!(await files.exists(paths.state))) {
+      throw new BlockferryError('STORE_REFUSED', `${key} is a plain file, not a page blob: ${paths.state} is missing`, {
+        facts: { source: paths.live, rule: 'a page blob has its state beside it' },
+      });
+    }
+    stateFile = await openEither(files, paths.state);
+    const [state, sizeBytes] = [await readState(stateFile), await live.sizeBytes()];
+    if (sizeBytes !== state.sizeBytes) {
+      throw new BlockferryError('STORE_REFUSED', `${paths.live} has ${sizeBytes} bytes instead of ${state.sizeBytes}`, {
+        facts: { source: paths.live, sizeBytes, rule: `the file keeps its ${state.sizeBytes} bytes` },
+        hint: 'restore the file from a backup of the folder, or protect the item anew',
+      });
+    }
+    return { live, stateFile, reader: new SnapshotReader(files, paths, live, stateFile) };
+  } catch (error) {
+    await stateFile?.close();
+    await live.close();
+    throw error;
+  }
+}

@@ -1,0 +1,435 @@
+/** The contract of src/transport/store.ts as tests, run over every store. */
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { PageBlob, Store } from '../../src/transport/index.ts';
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const LEASE_A = '6c1a5b1e-0d53-4d5c-9a53-2f1d7f1f0a01';
+const LEASE_B = '6c1a5b1e-0d53-4d5c-9a53-2f1d7f1f0a02';
+
+/** Opens a store on an empty place; called again it opens another one, and `reopen` the same place a second time. */
+export interface ContractPlace {
+  open(): Promise<Store>;
+  reopen(): Promise<Store>;
+  close(): Promise<void>;
+}
+
+export function filled(lengthBytes: number, value: number): Uint8Array {
+  return new Uint8Array(lengthBytes).fill(value);
+}
+
+export async function collectAll<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = [];
+  for await (const item of items) all.push(item);
+  return all;
+}
+
+export function contractSuite(name: string, place: () => Promise<ContractPlace>): void {
+  describe(`store contract: ${name}`, () => {
+    let at: ContractPlace;
+    let store: Store;
+
+    beforeAll(async () => {
+      at = await place();
+    });
+    afterAll(async () => {
+      await at.close();
+    });
+    beforeEach(async () => {
+      store = await at.open();
+      await store.prepare();
+      return async () => await store.close();
+    });
+
+    objectSuite(() => store);
+    pageSuite(() => store);
+    leaseSuite(() => store);
+    snapshotSuite(
+      () => store,
+      () => at.reopen(),
+    );
+  });
+}
+
+function objectSuite(store: () => Store): void {
+  describe('objects', () => {
+    it('prepares a place that is already there', async () => {
+      await store().prepare();
+    });
+
+    it('knows no object that was never put', async () => {
+      expect(await store().get('nothing/here', 10)).toBeUndefined();
+    });
+
+    it('returns what was put, with its etag', async () => {
+      const etag = await store().put('a/root', filled(1000, 7));
+      const found = await store().get('a/root', 1000);
+      expect(found?.etag).toBe(etag);
+      expect(Buffer.from(found?.bytes ?? []).equals(filled(1000, 7))).toBe(true);
+    });
+
+    it('holds an empty object', async () => {
+      await store().put('empty', new Uint8Array());
+      expect((await store().get('empty', 0))?.bytes.byteLength).toBe(0);
+    });
+
+    it('refuses to return more than the reader allows', async () => {
+      await store().put('big', filled(1001, 7));
+      await expect(store().get('big', 1000)).rejects.toMatchObject({ code: 'STORE_REFUSED' });
+    });
+
+    it('replaces an object only if its etag matches', async () => {
+      const first = await store().put('root', filled(10, 1));
+      const second = await store().put('root', filled(10, 2), { ifMatch: first });
+      expect(second).not.toBe(first);
+      await expect(store().put('root', filled(10, 3), { ifMatch: first })).rejects.toMatchObject({
+        code: 'STORE_CONDITION',
+        retryable: false,
+      });
+      expect((await store().get('root', 10))?.bytes[0]).toBe(2);
+    });
+
+    it('creates an object only if it must not exist and does not', async () => {
+      await store().put('once', filled(1, 1), { ifMatch: null });
+      const again = store().put('once', filled(1, 2), { ifMatch: null });
+      await expect(again).rejects.toMatchObject({ code: 'STORE_CONDITION' });
+      await expect(store().put('never', filled(1, 2), { ifMatch: '"0x1"' })).rejects.toMatchObject({
+        code: 'STORE_CONDITION',
+      });
+    });
+
+    it('lets one of many compare-and-swaps win', async () => {
+      const etag = await store().put('race', filled(8, 0));
+      const results = await Promise.allSettled(
+        Array.from({ length: 8 }, (_, i) => store().put('race', filled(8, i + 1), { ifMatch: etag })),
+      );
+      expect(results.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+    });
+
+    it('deletes, twice as well', async () => {
+      await store().put('gone', filled(1, 1));
+      await store().delete('gone');
+      await store().delete('gone');
+      expect(await store().get('gone', 10)).toBeUndefined();
+    });
+
+    it('lists keys under a prefix in order, page blobs too, snapshots not', async () => {
+      for (const key of ['x/a/b', 'x/a-b', 'x/ab', 'x/a.b', 'y']) await store().put(key, filled(1, 1));
+      await store().pages('x/blob').create(512, 0);
+      await store().pages('x/blob').snapshot({ fence: 0 });
+      expect(await collectAll(store().list('x/'))).toEqual(['x/a-b', 'x/a.b', 'x/a/b', 'x/ab', 'x/blob']);
+      expect(await collectAll(store().list('x/a'))).toEqual(['x/a-b', 'x/a.b', 'x/a/b', 'x/ab']);
+      expect(await collectAll(store().list('z'))).toEqual([]);
+    });
+
+    it('refuses keys that are no keys', async () => {
+      for (const key of ['', '/a', 'a/', 'a//b', '../a', 'a/../b', 'A', 'a b', 'con', 'a@b', 'a.']) {
+        expect(() => store().pages(key)).toThrow(RangeError);
+        await expect(store().get(key, 1)).rejects.toThrow(RangeError);
+      }
+    });
+
+    it('stops before it starts when the signal has fired', async () => {
+      const signal = AbortSignal.abort();
+      await expect(store().get('a', 1, { signal })).rejects.toMatchObject({ code: 'ABORTED' });
+      await expect(store().put('a', filled(1, 1), { signal })).rejects.toMatchObject({ code: 'ABORTED' });
+      await expect(store().pages('a').read(0, 1, { signal })).rejects.toMatchObject({ code: 'ABORTED' });
+    });
+  });
+}
+
+function pageSuite(store: () => Store): void {
+  describe('page blobs', () => {
+    let blob: PageBlob;
+
+    beforeEach(async () => {
+      blob = store().pages('disks/d0/base');
+      await blob.create(8 * MIB, 3);
+    });
+
+    it('knows its size and fence, and that another is not there', async () => {
+      expect(await blob.state()).toEqual({ sizeBytes: 8 * MIB, fence: 3 });
+      expect(await store().pages('other').state()).toBeUndefined();
+      await expect(store().pages('other').read(0, 512)).rejects.toMatchObject({ code: 'STORE_NOT_FOUND' });
+      await expect(store().pages('other').write(filled(512, 1), 0, { fence: 0 })).rejects.toMatchObject({
+        code: 'STORE_NOT_FOUND',
+      });
+    });
+
+    it('is created once', async () => {
+      await expect(blob.create(8 * MIB, 9)).rejects.toMatchObject({ code: 'STORE_CONDITION' });
+      expect((await blob.state())?.fence).toBe(3);
+    });
+
+    it('is all zeros at first and lists no ranges', async () => {
+      expect(Buffer.from(await blob.read(0, 8 * MIB)).equals(Buffer.alloc(8 * MIB))).toBe(true);
+      expect(await collectAll(blob.ranges())).toEqual([]);
+    });
+
+    it('returns what was written, with the neighbours untouched', async () => {
+      await blob.write(filled(1024, 5), 512, { fence: 3 });
+      const read = await blob.read(0, 2048);
+      expect(Buffer.from(read)).toEqual(Buffer.concat([filled(512, 0), filled(1024, 5), filled(512, 0)]));
+      expect(await blob.read(513, 3)).toHaveLength(3);
+    });
+
+    it('writes a view of a larger buffer', async () => {
+      const bytes = Uint8Array.from({ length: 4096 }, (_, i) => i & 0xff);
+      await blob.write(bytes.subarray(512, 1536), 0, { fence: 3 });
+      expect(Buffer.from(await blob.read(0, 1024)).equals(bytes.subarray(512, 1536))).toBe(true);
+    });
+
+    it('writes 4 MiB at once, at the end as well', async () => {
+      await blob.write(filled(4 * MIB, 9), 4 * MIB, { fence: 3 });
+      const read = Buffer.from(await blob.read(4 * MIB - 1, 4 * MIB + 1));
+      expect(read[0]).toBe(0);
+      expect(read.subarray(1).equals(filled(4 * MIB, 9))).toBe(true);
+    });
+
+    it('lists ranges that cover all data, ascending, apart and inside the blob', async () => {
+      await blob.write(filled(512, 1), 0, { fence: 3 });
+      await blob.write(filled(512, 1), 512, { fence: 3 });
+      await blob.write(filled(512, 1), 8 * MIB - 512, { fence: 3 });
+      const ranges = await collectAll(blob.ranges());
+      expect(ranges[0]?.offset).toBe(0);
+      let end = -1;
+      for (const { offset, lengthBytes } of ranges) {
+        expect(offset).toBeGreaterThan(end);
+        end = offset + lengthBytes;
+      }
+      expect(end).toBe(8 * MIB);
+      const later = await collectAll(blob.ranges({ fromOffset: 4 * MIB }));
+      expect(later.at(-1)).toEqual(ranges.at(-1)?.offset === 0 ? later.at(-1) : ranges.at(-1));
+      expect(later[0]?.offset ?? 0).toBeGreaterThanOrEqual(ranges.length > 1 ? 4 * MIB : 0);
+    });
+
+    it('clears any length and leaves the neighbours', async () => {
+      await blob.write(filled(4 * MIB, 7), 0, { fence: 3 });
+      await blob.write(filled(4 * MIB, 7), 4 * MIB, { fence: 3 });
+      await blob.clear(512, 8 * MIB - 1024, { fence: 3 });
+      const read = Buffer.from(await blob.read(0, 8 * MIB));
+      expect(read.subarray(0, 512).equals(filled(512, 7))).toBe(true);
+      expect(read.subarray(512, 8 * MIB - 512).equals(Buffer.alloc(8 * MIB - 1024))).toBe(true);
+      expect(read.subarray(8 * MIB - 512).equals(filled(512, 7))).toBe(true);
+    });
+
+    it('refuses what is not aligned, too long, or crosses the end', async () => {
+      const guard = { fence: 3 };
+      for (const [length, offset] of [
+        [511, 0],
+        [512, 1],
+        [0, 0],
+        [4 * MIB + 512, 0],
+        [1024, 8 * MIB - 512],
+        [512, 8 * MIB],
+        [512, -512],
+        [512, Number.NaN],
+      ] as const) {
+        await expect(blob.write(filled(length, 1), offset, guard)).rejects.toThrow(RangeError);
+      }
+      await expect(blob.clear(0, 8 * MIB + 512, guard)).rejects.toThrow(RangeError);
+      await expect(blob.clear(1, 512, guard)).rejects.toThrow(RangeError);
+      await expect(blob.read(8 * MIB - 1, 2)).rejects.toThrow(RangeError);
+      await expect(store().pages('n').create(513, 0)).rejects.toThrow(RangeError);
+      await expect(
+        store()
+          .pages('n')
+          .create(8 * MIB * MIB + 512, 0),
+      ).rejects.toThrow(RangeError);
+      await expect(blob.raiseFence(2 ** 53, undefined)).rejects.toThrow(RangeError);
+      expect(Buffer.from(await blob.read(0, 8 * MIB)).equals(Buffer.alloc(8 * MIB))).toBe(true);
+    });
+
+    it('holds a write, a clear and a snapshot off that carry another fence', async () => {
+      for (const fence of [2, 4]) {
+        const fenced = { code: 'REPLICA_FENCED', retryable: false };
+        await expect(blob.write(filled(512, 1), 0, { fence })).rejects.toMatchObject(fenced);
+        await expect(blob.clear(0, 512, { fence })).rejects.toMatchObject(fenced);
+        await expect(blob.snapshot({ fence })).rejects.toMatchObject(fenced);
+      }
+      expect(await blob.snapshots()).toEqual([]);
+    });
+
+    it('raises the fence to the higher of both', async () => {
+      await blob.raiseFence(5, undefined);
+      await blob.raiseFence(4, undefined);
+      expect((await blob.state())?.fence).toBe(5);
+      await expect(blob.write(filled(512, 1), 0, { fence: 3 })).rejects.toMatchObject({ code: 'REPLICA_FENCED' });
+      await blob.write(filled(512, 1), 0, { fence: 5 });
+      await blob.raiseFence(Number.MAX_SAFE_INTEGER, undefined);
+      expect((await blob.state())?.fence).toBe(Number.MAX_SAFE_INTEGER);
+    });
+
+    it('takes 32 writes at once, neighbours in one granule included', async () => {
+      const unit = 66_048;
+      await Promise.all(Array.from({ length: 32 }, (_, i) => blob.write(filled(unit, i + 1), i * unit, { fence: 3 })));
+      await blob.flush();
+      const read = Buffer.from(await blob.read(0, 32 * unit));
+      for (let i = 0; i < 32; i += 1) {
+        expect(read.subarray(i * unit, (i + 1) * unit).equals(filled(unit, i + 1))).toBe(true);
+      }
+    });
+
+    it('is removed with its snapshots, twice as well, and can be created anew, empty', async () => {
+      await blob.write(filled(512, 1), 0, { fence: 3 });
+      await blob.snapshot({ fence: 3 });
+      await blob.remove();
+      await blob.remove();
+      expect(await blob.state()).toBeUndefined();
+      await blob.create(1 * MIB, 0);
+      expect(await blob.state()).toEqual({ sizeBytes: 1 * MIB, fence: 0 });
+      expect(await blob.snapshots()).toEqual([]);
+      expect(Buffer.from(await blob.read(0, 512)).equals(Buffer.alloc(512))).toBe(true);
+    });
+  });
+}
+
+function leaseSuite(store: () => Store): void {
+  describe('leases', () => {
+    let blob: PageBlob;
+
+    beforeEach(async () => {
+      blob = store().pages('leased');
+      await blob.create(1 * MIB, 1);
+      await blob.acquireLease(LEASE_A, 15);
+    });
+
+    it('keep everyone else from writing, raising, removing', async () => {
+      const leased = { code: 'REPLICA_LEASED', retryable: false };
+      for (const leaseId of [undefined, LEASE_B]) {
+        const guard = leaseId === undefined ? { fence: 1 } : { fence: 1, leaseId };
+        await expect(blob.write(filled(512, 1), 0, guard)).rejects.toMatchObject(leased);
+        await expect(blob.clear(0, 512, guard)).rejects.toMatchObject(leased);
+        await expect(blob.raiseFence(2, leaseId)).rejects.toMatchObject(leased);
+        await expect(blob.remove(leaseId)).rejects.toMatchObject(leased);
+      }
+      await expect(blob.acquireLease(LEASE_B, 15)).rejects.toMatchObject(leased);
+      await expect(blob.renewLease(LEASE_B)).rejects.toMatchObject(leased);
+    });
+
+    it('let their holder write, raise, snapshot and remove', async () => {
+      const guard = { fence: 1, leaseId: LEASE_A };
+      await blob.write(filled(512, 1), 0, guard);
+      await blob.clear(0, 512, guard);
+      await blob.snapshot(guard);
+      await blob.raiseFence(2, LEASE_A);
+      await blob.remove(LEASE_A);
+      expect(await blob.state()).toBeUndefined();
+    });
+
+    it('are taken again by the same id, renewed and released', async () => {
+      await blob.acquireLease(LEASE_A, 30);
+      await blob.renewLease(LEASE_A);
+      await blob.releaseLease(LEASE_A);
+      await blob.releaseLease(LEASE_A);
+      await blob.acquireLease(LEASE_B, 15);
+      await expect(blob.renewLease(LEASE_A)).rejects.toMatchObject({ code: 'REPLICA_LEASED' });
+      await blob.releaseLease(LEASE_A);
+      await blob.write(filled(512, 1), 0, { fence: 1, leaseId: LEASE_B });
+    });
+
+    it('are missed by a writer that names one when there is none', async () => {
+      await blob.releaseLease(LEASE_A);
+      await expect(blob.write(filled(512, 1), 0, { fence: 1, leaseId: LEASE_A })).rejects.toMatchObject({
+        code: 'REPLICA_LEASED',
+      });
+    });
+
+    it('have a GUID and last 15 to 60 seconds', async () => {
+      await expect(blob.acquireLease('me', 15)).rejects.toThrow(RangeError);
+      await expect(blob.acquireLease(LEASE_A, 5)).rejects.toThrow(RangeError);
+      await expect(blob.acquireLease(LEASE_A, 61)).rejects.toThrow(RangeError);
+    });
+  });
+}
+
+function snapshotSuite(store: () => Store, reopen: () => Promise<Store>): void {
+  describe('snapshots', () => {
+    const guard = { fence: 0 };
+    let blob: PageBlob;
+
+    async function first(snapshot?: string): Promise<number | undefined> {
+      return (await blob.read(0, 512, snapshot === undefined ? {} : { snapshot }))[0];
+    }
+
+    beforeEach(async () => {
+      blob = store().pages('snap');
+      await blob.create(4 * MIB, 0);
+    });
+
+    it('keep what was there, whatever is written or cleared later', async () => {
+      await blob.write(filled(1 * MIB, 1), 0, guard);
+      const one = await blob.snapshot(guard);
+      await blob.write(filled(66_048, 2), 512, guard);
+      await blob.clear(512 * KIB, 1 * MIB, guard);
+      await blob.write(filled(4096, 3), 3 * MIB, guard);
+      const old = Buffer.from(await blob.read(0, 4 * MIB, { snapshot: one }));
+      expect(old.subarray(0, MIB).equals(filled(MIB, 1))).toBe(true);
+      expect(old.subarray(MIB).equals(Buffer.alloc(3 * MIB))).toBe(true);
+      const live = Buffer.from(await blob.read(0, 4 * MIB));
+      expect(live.subarray(512, 512 + 66_048).equals(filled(66_048, 2))).toBe(true);
+      expect(live[512 * KIB]).toBe(0);
+    });
+
+    it('are listed oldest first and read by another client', async () => {
+      const names: string[] = [];
+      for (let i = 1; i <= 3; i += 1) {
+        await blob.write(filled(512, i), 0, guard);
+        names.push(await blob.snapshot(guard));
+      }
+      expect(await blob.snapshots()).toEqual(names);
+      expect([...names].sort()).toEqual(names);
+      const otherStore = await reopen();
+      const other = otherStore.pages('snap');
+      for (const [i, snapshot] of names.entries()) expect((await other.read(0, 512, { snapshot }))[0]).toBe(i + 1);
+      await otherStore.close();
+    });
+
+    it.each([0, 1, 2])('leave the others whole when number %i of three is deleted', async (gone) => {
+      const names: string[] = [];
+      for (let i = 1; i <= 3; i += 1) {
+        await blob.write(filled(512, i), 0, guard);
+        await blob.write(filled(512, i), i * MIB, guard);
+        names.push(await blob.snapshot(guard));
+      }
+      await blob.write(filled(512, 9), 0, guard);
+      await blob.deleteSnapshot(names[gone] as string);
+      await blob.deleteSnapshot(names[gone] as string);
+      await blob.write(filled(512, 10), 2 * MIB, guard);
+      for (const [i, snapshot] of names.entries()) {
+        if (i === gone) {
+          await expect(blob.read(0, 512, { snapshot })).rejects.toMatchObject({ code: 'STORE_NOT_FOUND' });
+          continue;
+        }
+        expect(await first(snapshot)).toBe(i + 1);
+        for (let at = 1; at <= 3; at += 1) {
+          expect((await blob.read(at * MIB, 1, { snapshot }))[0]).toBe(at <= i + 1 ? at : 0);
+        }
+      }
+      expect(await blob.snapshots()).toEqual(names.filter((_, i) => i !== gone));
+      expect(await first()).toBe(9);
+    });
+
+    it('list ranges that cover what they hold', async () => {
+      await blob.write(filled(512, 1), 2 * MIB, guard);
+      const snapshot = await blob.snapshot(guard);
+      await blob.clear(0, 4 * MIB, guard);
+      const ranges = await collectAll(blob.ranges({ snapshot }));
+      expect(ranges.some((r) => r.offset <= 2 * MIB && r.offset + r.lengthBytes >= 2 * MIB + 512)).toBe(true);
+    });
+
+    it('that were never taken cannot be read', async () => {
+      const snapshot = '2001-01-01T00:00:00.0000000Z';
+      await expect(blob.read(0, 512, { snapshot })).rejects.toMatchObject({ code: 'STORE_NOT_FOUND' });
+      await blob.deleteSnapshot(snapshot);
+    });
+
+    it('stay whole under 32 writers at once', async () => {
+      await blob.write(filled(4 * MIB, 1), 0, guard);
+      const snapshot = await blob.snapshot(guard);
+      await Promise.all(Array.from({ length: 32 }, (_, i) => blob.write(filled(66_048, i + 2), i * 66_048, guard)));
+      const old = Buffer.from(await blob.read(0, 4 * MIB, { snapshot }));
+      expect(old.equals(filled(4 * MIB, 1))).toBe(true);
+    });
+  });
+}
