@@ -3,7 +3,6 @@
  * below; below the last layer, and beyond the end of a shorter parent, it is absent. Memory is that of the layers'
  * table cache; the walk keeps one extent back, to merge it with the next.
  */
-import { BlockferryError } from '../errors.ts';
 import type { RandomAccessFile } from '../ports.ts';
 import type { Layer } from './layer.ts';
 import type { DiskInfo, Extent, VirtualDisk } from './virtual-disk.ts';
@@ -51,7 +50,7 @@ export class ChainDisk implements VirtualDisk {
     for await (const extent of this.extents(offset, into.byteLength)) {
       const target = into.subarray(extent.offset - offset, extent.offset - offset + extent.lengthBytes);
       if (extent.kind === 'memory') target.set(extent.bytes);
-      else if (extent.kind === 'data') target.fill(0, await readSource(extent.file, target, extent.fileOffset));
+      else if (extent.kind === 'data') target.fill(0, await extent.file.read(target, extent.fileOffset));
       else target.fill(0);
     }
   }
@@ -91,17 +90,4 @@ function merge(previous: Extent, next: Extent): Extent | undefined {
   if (previous.kind !== 'data') return { ...previous, lengthBytes };
   if (next.kind !== 'data' || previous.fileOffset + previous.lengthBytes !== next.fileOffset) return undefined;
   return { ...previous, lengthBytes };
-}
-
-async function readSource(file: RandomAccessFile, into: Uint8Array, position: number): Promise<number> {
-  try {
-    return await file.read(into, position);
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new BlockferryError(
-      'DISK_UNREADABLE',
-      `${file.path}: ${into.byteLength} bytes at ${position} cannot be read: ${reason}`,
-      { facts: { source: file.path, offset: position, rule: 'the file can be read' }, cause },
-    );
-  }
 }

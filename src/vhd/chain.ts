@@ -54,7 +54,7 @@ export async function openChain(
     return layers;
   } catch (error) {
     await Promise.allSettled(opened.map((file) => file.close()));
-    throw error;
+    throw asUnreadable(opened.at(-1)?.path ?? path, error);
   }
 }
 
@@ -71,6 +71,15 @@ export async function openSource(path: string, files: FileSystem): Promise<Rando
       cause,
     });
   }
+}
+
+/** An error of the operating system (a folder, a failing drive) as DISK_UNREADABLE; any other as it is. */
+export function asUnreadable(path: string, error: unknown): unknown {
+  if (!(error instanceof Error) || isBlockferryError(error) || !('syscall' in error)) return error;
+  return new BlockferryError('DISK_UNREADABLE', `${path}: cannot be read: ${error.message}`, {
+    facts: { source: path },
+    cause: error,
+  });
 }
 
 /** What came of one candidate; of several failures the one that explains most is thrown. */
@@ -140,7 +149,7 @@ async function tryCandidate(
     return { code: 'CHAIN_PARENT_MISMATCH', path: real, reason };
   } catch (error) {
     await file.close();
-    if (!isBlockferryError(error)) throw error;
+    if (!isBlockferryError(error)) throw asUnreadable(real, error);
     return { code: error.code, path: real, reason: `is damaged: ${error.message}`, error };
   }
 }

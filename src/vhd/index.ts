@@ -1,4 +1,6 @@
-/** The door of the disk formats: VHD, VHDX and raw disks, open, check, create. */
+/** The door of the disk formats: open, check and create VHD, VHDX and raw disks. */
+export { type CheckDiskOptions, checkDisk, type DiskCheck } from './check-disk.ts';
+export { type CreateDiskOptions, createDisk } from './create-disk.ts';
 export { type OpenDiskOptions, openDisk } from './open-disk.ts';
 export { type FixedFooterFields, fixedVhdFooter } from './vhd-footer.ts';
 export type {

@@ -13,15 +13,17 @@ import type { Layer, LayerContext, OpenLayer } from './layer.ts';
 import { openRaw } from './raw-disk.ts';
 import { TableCache } from './table-cache.ts';
 import { isVhd, openVhd } from './vhd-layer.ts';
-import type { VirtualDisk } from './virtual-disk.ts';
+import { openVhdx } from './vhdx-layer.ts';
+import { FILE_SIGNATURE, isVhdx } from './vhdx-layout.ts';
+import type { DiskFormat, VirtualDisk } from './virtual-disk.ts';
 
-const OPENERS: Readonly<Record<'raw' | 'vhd', OpenLayer>> = { raw: openRaw, vhd: openVhd };
+const OPENERS: Readonly<Record<DiskFormat, OpenLayer>> = { raw: openRaw, vhd: openVhd, vhdx: openVhdx };
 
 /** How to open a disk. */
 export interface OpenDiskOptions {
   readonly ports: Pick<Ports, 'files'>;
   /** What the file must be; `auto` (the default) decides by content. */
-  readonly format?: 'auto' | 'raw' | 'vhd';
+  readonly format?: 'auto' | DiskFormat;
   /** Directories under which parents may lie. Default: the directory of the disk itself. */
   readonly allowedRoots?: readonly string[];
 }
@@ -45,7 +47,10 @@ export async function openDisk(path: string, options: OpenDiskOptions): Promise<
 }
 
 /** The format of a file by its content. */
-export async function detectFormat(file: RandomAccessFile): Promise<'raw' | 'vhd'> {
+export async function detectFormat(file: RandomAccessFile): Promise<DiskFormat> {
+  const start = new Uint8Array(FILE_SIGNATURE.length);
+  await file.read(start, 0);
+  if (isVhdx(start)) return 'vhdx';
   return (await isVhd(file)) ? 'vhd' : 'raw';
 }
 

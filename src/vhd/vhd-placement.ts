@@ -52,16 +52,18 @@ export async function checkPlacement(
     sector * SECTOR_BYTES + table.bitmapBytes + table.dataBytes(sector === lastSector ? table.blocks - 1 : 0);
 
   const broken = new Map<number, string>();
-  for (let i = 1; i < sectors.length && broken.size < FAULTS_MAX; i += 1) {
-    if (endOf(sectors[i - 1]!) > sectors[i]! * SECTOR_BYTES) broken.set(sectors[i]!, 'no two blocks share a byte');
-  }
+  const breaks = (sector: number, rule: string): void => {
+    if (broken.size < FAULTS_MAX && !broken.has(sector)) broken.set(sector, rule);
+  };
+  const spanSectors = (table.bitmapBytes + table.blockSizeBytes) / SECTOR_BYTES;
   for (const { offset, lengthBytes, what } of reserved) {
-    const spanSectors = (table.bitmapBytes + table.blockSizeBytes) / SECTOR_BYTES;
     let i = lowerBound(sectors, Math.floor(offset / SECTOR_BYTES) - spanSectors);
     for (; i < sectors.length && sectors[i]! * SECTOR_BYTES < offset + lengthBytes; i += 1) {
-      if (endOf(sectors[i]!) > offset) broken.set(sectors[i]!, `no block lies over ${what}`);
-      if (broken.size >= FAULTS_MAX) break;
+      if (endOf(sectors[i]!) > offset) breaks(sectors[i]!, `no block lies over ${what}`);
     }
+  }
+  for (let i = 1; i < sectors.length; i += 1) {
+    if (endOf(sectors[i - 1]!) > sectors[i]! * SECTOR_BYTES) breaks(sectors[i]!, 'no two blocks share a byte');
   }
   if (broken.size > 0) await reportBroken(table, broken, findings);
 }

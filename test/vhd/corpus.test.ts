@@ -1,0 +1,36 @@
+/** Real images read to the hash that independent correct readers give, or are refused as listed. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { nodePorts } from '../../src/host/index.ts';
+import { openDisk } from '../../src/vhd/index.ts';
+import { corpusImages, sha256OfDisk, unpackImage } from '../support/corpus.ts';
+
+const images = corpusImages();
+
+if (typeof images === 'string') {
+  console.warn(`skipped: ${images}`);
+  test.skip(images);
+} else {
+  test.for(images)('$file ($what): $expect', async (image) => {
+    const directory = await mkdtemp(join(tmpdir(), 'blockferry-corpus-'));
+    try {
+      const path = await unpackImage(images, image, directory);
+      const opening = openDisk(path, { ports: nodePorts() });
+      if (image.expect === 'refuse') {
+        await expect(opening).rejects.toMatchObject({ code: 'VHD_FOOTER' });
+        return;
+      }
+      const disk = await opening;
+      try {
+        expect(disk.info.virtualSizeBytes).toBe(image.rawBytes);
+        expect(await sha256OfDisk(disk)).toBe(image.rawSha256);
+      } finally {
+        await disk.close();
+      }
+    } finally {
+      await rm(directory, { recursive: true });
+    }
+  });
+}
