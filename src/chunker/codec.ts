@@ -46,6 +46,8 @@ const ZSTD_C_COMPRESSION_LEVEL = 100;
 
 const SAMPLE_RUNS = 32;
 const SAMPLE_RUN_BYTES = 128;
+/** Prime, so that samples fall on all places of a block. */
+const SAMPLE_STEP = 977;
 const SAMPLE_BYTES = SAMPLE_RUNS * SAMPLE_RUN_BYTES;
 const EVEN_SQUARES_MAX = 1.08 * (SAMPLE_BYTES + (SAMPLE_BYTES * SAMPLE_BYTES) / 256);
 const COUNTS: Uint32Array = new Uint32Array(256);
@@ -109,7 +111,8 @@ export function looksIncompressible(chunk: Uint8Array): boolean {
   if (strideBytes < SAMPLE_RUN_BYTES) return false;
   COUNTS.fill(0);
   for (let run = 0; run < SAMPLE_RUNS; run += 1) {
-    const start = run * strideBytes;
+    // Not always at the head of a stride: blocks of a file system or database begin with headers.
+    const start = run * strideBytes + ((run * SAMPLE_STEP) % (strideBytes - SAMPLE_RUN_BYTES + 1));
     for (let i = 0; i < SAMPLE_RUN_BYTES; i += 1) COUNTS[chunk[start + i]!]! += 1;
   }
   let squares = 0;

@@ -12,7 +12,7 @@
  * function that is not one-way. The digest is written in the canonical order that `xxhsum` prints.
  */
 import { createHmac, createSecretKey } from 'node:crypto';
-import { createXXHash64, createXXHash128, type IHasher } from 'hash-wasm';
+import type { IHasher } from 'hash-wasm';
 import { KEY_BYTES } from './keys.ts';
 
 export const FINGERPRINT_BYTES = 16;
@@ -35,6 +35,8 @@ export async function createFingerprinter(algorithm: FingerprintAlgorithm, key: 
   if (algorithm === 'sha256') return hmacFingerprinter(key);
   const seed = createHmac('sha256', key).update('xxh seed').digest();
   const [low, high] = [seed.readUInt32LE(0), seed.readUInt32LE(4)];
+  // Loaded when needed: whoever only looks at a disk does not wait for it.
+  const { createXXHash64, createXXHash128 } = await import('hash-wasm');
   const hasher = await (algorithm === 'xxh64' ? createXXHash64(low, high) : createXXHash128(low, high));
   return xxhFingerprinter(algorithm, hasher);
 }

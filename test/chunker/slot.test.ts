@@ -209,6 +209,7 @@ describe('slots', () => {
     expect(attempt(withLength(0xffff_ffff))).toBe(framing);
     expect(attempt(withLength(padded.length - 4100))).toBe(framing);
     expect(attempt(withLength(packed.length - 5))).toBe(framing);
+    expect(attempt(Buffer.concat([padded, Buffer.alloc(4096)]))).toBe(framing);
     expect(attempt(Buffer.alloc(3))).toBe(framing);
     expect(attempt(Buffer.alloc(4096, 0xff))).toBe(framing);
     for (let seed = 0; seed < 2000; seed += 1) {
