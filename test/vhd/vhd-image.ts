@@ -1,6 +1,6 @@
 /** Helpers to make VHD images in memory, damage them, and read them back. */
 import { expect } from 'vitest';
-import type { Clock, Random } from '../../src/ports.ts';
+import type { Clock, Ports, Random } from '../../src/ports.ts';
 import { type CreateDiskOptions, createDisk } from '../../src/vhd/create-disk.ts';
 import { type OpenDiskOptions, openDisk } from '../../src/vhd/open-disk.ts';
 import { vhdChecksum } from '../../src/vhd/vhd-footer.ts';
@@ -23,7 +23,9 @@ export function testPorts(): TestPorts {
   const random: Random = {
     bytes(lengthBytes) {
       counter += 1;
-      return new Uint8Array(lengthBytes).fill(counter);
+      const bytes = Buffer.alloc(lengthBytes, 0xa5);
+      bytes.writeUInt32BE(counter);
+      return bytes;
     },
     fraction: () => 0.5,
   };
@@ -84,7 +86,7 @@ export function editHeader(bytes: Buffer, change: (header: Buffer) => unknown): 
 
 /** The whole content of a disk. */
 export async function readAll(
-  ports: Pick<TestPorts, 'files'>,
+  ports: Pick<Ports, 'files'>,
   path: string,
   options: Partial<OpenDiskOptions> = {},
 ): Promise<Buffer> {
@@ -103,7 +105,7 @@ export function filled(sizeBytes: number, fills: readonly Fill[]): Buffer {
 }
 
 /** `kind offset length` of each extent. */
-export async function extentList(ports: Pick<TestPorts, 'files'>, path: string): Promise<readonly string[]> {
+export async function extentList(ports: Pick<Ports, 'files'>, path: string): Promise<readonly string[]> {
   const disk = await openDisk(path, { ports });
   const list: string[] = [];
   for await (const extent of disk.extents(0, disk.info.virtualSizeBytes)) list.push(describeExtent(extent));
