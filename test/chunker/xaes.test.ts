@@ -1,4 +1,4 @@
-import { createDecipheriv } from 'node:crypto';
+import { createDecipheriv, createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { XaesKey } from '../../src/chunker/xaes.ts';
 
@@ -14,6 +14,26 @@ describe('XAES-256-GCM', () => {
     const key = new XaesKey(new Uint8Array(32).fill(fill));
     expect(hex(key.seal(NONCE, Buffer.from(aad), PLAINTEXT))).toBe(sealed);
     expect(key.open(NONCE, Buffer.from(aad), Buffer.from(sealed, 'hex'))).toEqual(PLAINTEXT);
+  });
+
+  it('gives the published hash over 10,000 messages of random key, nonce, plaintext and AAD', () => {
+    const stream = createHash('shake128', { outputLength: 4_000_000 }).digest();
+    const total = createHash('shake128', { outputLength: 32 });
+    let position = 0;
+    const read = (lengthBytes: number): Buffer => {
+      position += lengthBytes;
+      return stream.subarray(position - lengthBytes, position);
+    };
+    for (let i = 0; i < 10_000; i += 1) {
+      const [key, nonce] = [new XaesKey(read(32)), read(24)];
+      const plaintext = read(read(1)[0]!);
+      const aad = read(read(1)[0]!);
+      const sealed = key.seal(nonce, aad, plaintext);
+      total.update(sealed);
+      expect(key.open(nonce, aad, sealed)?.equals(plaintext)).toBe(true);
+    }
+    expect(position).toBeLessThan(stream.length);
+    expect(total.digest('hex')).toBe('e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939');
   });
 
   it('gives the same bytes for every message, whatever was sealed before', () => {
