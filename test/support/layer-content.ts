@@ -1,13 +1,33 @@
 /** The content of layers, read straight from their extents: the slow, obvious way, for comparison. */
 import { createHash } from 'node:crypto';
 import { BAT_CACHE_BYTES_MAX } from '../../src/limits.ts';
-import type { FileSystem } from '../../src/ports.ts';
+import type { FileSystem, RandomAccessFile } from '../../src/ports.ts';
 import type { Layer, LayerContext } from '../../src/vhd/layer.ts';
 import { TableCache } from '../../src/vhd/table-cache.ts';
 
 /** A context for one chain over `files`. */
 export function layerContext(files: FileSystem): LayerContext {
   return { files, tables: new TableCache(BAT_CACHE_BYTES_MAX) };
+}
+
+/** The bytes as an open file, not copied. It cannot be written: nothing that reads a disk may. */
+export function fileOf(bytes: Uint8Array, path = '/disk.vhdx'): RandomAccessFile {
+  const refuse = (): Promise<never> => Promise.reject(new Error('a source is never written'));
+  return {
+    path,
+    descriptor: undefined,
+    stamp: refuse,
+    sizeBytes: async () => bytes.byteLength,
+    read: async (into, position) => {
+      const piece = bytes.subarray(position, position + into.byteLength);
+      into.set(piece);
+      return piece.byteLength;
+    },
+    write: refuse,
+    truncate: refuse,
+    sync: refuse,
+    close: async () => {},
+  };
 }
 
 /** Bytes [offset, offset + lengthBytes) of a chain of layers, the child first. Checks that extents have no gaps. */
