@@ -157,7 +157,13 @@ export class AzurePageBlob implements PageBlob {
     const conditions = { ifMatch: etag, ...(guard.leaseId === undefined ? {} : { leaseId: guard.leaseId }) };
     const { snapshot } = await this.#attempt('Snapshot Blob', 0, options, (abortSignal) =>
       this.#client.createSnapshot({ abortSignal, conditions }),
-    );
+    ).catch((error: unknown) => {
+      if (!isBlockferryError(error, 'STORE_CONDITION')) throw error;
+      throw new BlockferryError(error.code, `${this.key}: a write crossed the snapshot`, {
+        facts: error.facts,
+        retryable: true,
+      });
+    });
     if (snapshot === undefined) throw this.#damaged('Snapshot Blob', 'the answer names no snapshot');
     return snapshot;
   }
