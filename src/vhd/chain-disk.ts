@@ -4,6 +4,7 @@
  * table cache; the walk keeps one extent back, to merge it with the next.
  */
 import type { RandomAccessFile } from '../ports.ts';
+import { asUnreadable } from './chain.ts';
 import type { Layer } from './layer.ts';
 import type { DiskInfo, Extent, VirtualDisk } from './virtual-disk.ts';
 
@@ -50,7 +51,7 @@ export class ChainDisk implements VirtualDisk {
     for await (const extent of this.extents(offset, into.byteLength)) {
       const target = into.subarray(extent.offset - offset, extent.offset - offset + extent.lengthBytes);
       if (extent.kind === 'memory') target.set(extent.bytes);
-      else if (extent.kind === 'data') target.fill(0, await extent.file.read(target, extent.fileOffset));
+      else if (extent.kind === 'data') target.fill(0, await readSource(extent.file, target, extent.fileOffset));
       else target.fill(0);
     }
   }
@@ -63,11 +64,15 @@ export class ChainDisk implements VirtualDisk {
     const layer = this.#layers[depth];
     const inside = layer === undefined ? 0 : Math.max(0, Math.min(lengthBytes, layer.virtualSizeBytes - offset));
     if (layer !== undefined && inside > 0) {
-      for await (const extent of layer.extents(offset, inside)) {
-        if (extent.kind === 'parent') yield* this.#compose(depth + 1, extent.offset, extent.lengthBytes);
-        else if (extent.kind === 'data') yield { ...extent, depth, file: layer.file };
-        else if (extent.kind === 'memory') yield { ...extent, depth };
-        else yield { kind: 'zero', offset: extent.offset, lengthBytes: extent.lengthBytes, depth };
+      try {
+        for await (const extent of layer.extents(offset, inside)) {
+          if (extent.kind === 'parent') yield* this.#compose(depth + 1, extent.offset, extent.lengthBytes);
+          else if (extent.kind === 'data') yield { ...extent, depth, file: layer.file };
+          else if (extent.kind === 'memory') yield { ...extent, depth };
+          else yield { kind: 'zero', offset: extent.offset, lengthBytes: extent.lengthBytes, depth };
+        }
+      } catch (error) {
+        throw asUnreadable(layer.file.path, error);
       }
     }
     if (inside < lengthBytes) {
@@ -90,4 +95,12 @@ function merge(previous: Extent, next: Extent): Extent | undefined {
   if (previous.kind !== 'data') return { ...previous, lengthBytes };
   if (next.kind !== 'data' || previous.fileOffset + previous.lengthBytes !== next.fileOffset) return undefined;
   return { ...previous, lengthBytes };
+}
+
+async function readSource(file: RandomAccessFile, into: Uint8Array, position: number): Promise<number> {
+  try {
+    return await file.read(into, position);
+  } catch (error) {
+    throw asUnreadable(file.path, error);
+  }
 }

@@ -75,7 +75,7 @@ export async function openSource(path: string, files: FileSystem): Promise<Rando
 
 /** An error of the operating system (a folder, a failing drive) as DISK_UNREADABLE; any other as it is. */
 export function asUnreadable(path: string, error: unknown): unknown {
-  if (!(error instanceof Error) || isBlockferryError(error) || !('syscall' in error)) return error;
+  if (!(error instanceof Error) || isBlockferryError(error) || !('code' in error)) return error;
   return new BlockferryError('DISK_UNREADABLE', `${path}: cannot be read: ${error.message}`, {
     facts: { source: path },
     cause: error,

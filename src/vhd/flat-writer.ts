@@ -18,9 +18,14 @@ export class FlatWriter implements DiskWriter {
     this.#tail = tail;
   }
 
-  /** `tail` goes behind the guest's bytes when the disk is finished. */
+  /** `tail` goes behind the guest's bytes when the disk is finished. An image that cannot be that large is removed. */
   static async start(image: ImageFile, virtualSizeBytes: number, tail: Uint8Array): Promise<FlatWriter> {
-    await image.guard(() => image.file.truncate(virtualSizeBytes + tail.byteLength));
+    try {
+      await image.guard(() => image.file.truncate(virtualSizeBytes + tail.byteLength));
+    } catch (error) {
+      await image.abort();
+      throw error;
+    }
     return new FlatWriter(image, virtualSizeBytes, tail);
   }
 

@@ -202,6 +202,21 @@ test.for([
   await expectRefused('/d/top.vhd', 'VHD_LOCATOR');
 });
 
+test('a block over a parent path is refused', async () => {
+  await makeVhd(ports, '/d/base.vhd', {}, [BASE]);
+  await makeChild('/d/top.vhd', '/d/base.vhd', []);
+  edit(ports, '/d/top.vhd', (bytes) => {
+    const batOffset = Number(bytes.readBigUInt64BE(512 + 16));
+    const tail = bytes.length - 512;
+    const longer = Buffer.concat([bytes.subarray(0, tail), Buffer.alloc(3 * MIB), bytes.subarray(tail)]);
+    longer.copy(longer, 2 * MIB + 65536, batOffset, batOffset + 512);
+    longer.writeUInt32BE(4096 / 512, 2 * MIB + 65536);
+    editHeader(longer, (header) => header.writeBigUInt64BE(BigInt(2 * MIB + 65536), 16));
+    return longer;
+  });
+  await expectRefused('/d/top.vhd', 'VHD_BAT', /parent path/);
+});
+
 test('a symbolic link does not lead out of the allowed folder', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'blockferry-chain-'));
   try {

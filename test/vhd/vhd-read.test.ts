@@ -1,6 +1,7 @@
 /** Reading VHD files that are damaged, deviate from the specification, or want to mislead. */
 import { beforeEach, describe, expect, test } from 'vitest';
 import { openDisk } from '../../src/vhd/open-disk.ts';
+import { errno } from '../support/memory-files.ts';
 import {
   edit,
   editFooters,
@@ -262,6 +263,37 @@ test('a range outside the disk is a wrong argument', async () => {
   const disk = await openDisk(PATH, { ports });
   await expect(disk.read(new Uint8Array(513), 4 * MIB - 512)).rejects.toThrow(RangeError);
   await expect(disk.read(new Uint8Array(1), -1)).rejects.toThrow(RangeError);
+});
+
+test('a file that cannot be read is DISK_UNREADABLE, on opening and later', async () => {
+  await makeVhd(ports, PATH, {}, FILLS);
+  let works = true;
+  const files = { ...ports.files };
+  files.open = async (path, mode) => {
+    const file = await ports.files.open(path, mode);
+    const read = file.read.bind(file);
+    file.read = async (into, position) => {
+      if (!works) throw errno('EIO', path);
+      return read(into, position);
+    };
+    return file;
+  };
+  const disk = await openDisk(PATH, { ports: { files } });
+  works = false;
+  await expect(disk.read(new Uint8Array(512), 0)).rejects.toMatchObject({ code: 'DISK_UNREADABLE' });
+  await expect(openDisk(PATH, { ports: { files } })).rejects.toMatchObject({ code: 'DISK_UNREADABLE' });
+});
+
+test('a table of more than 64 MiB is refused before it is read', async () => {
+  await makeVhd(ports, PATH, { virtualSizeBytes: 1024 * MIB, blockSizeBytes: 64 * KIB });
+  edit(ports, PATH, (bytes) => {
+    editHeader(bytes, (header) => {
+      header.writeUInt32BE(0x7fffffff, 28);
+      header.writeUInt32BE(512, 32);
+    });
+    editFooters(bytes, (footer) => footer.writeBigUInt64BE(BigInt(2040 * 1024 * MIB), 48));
+  });
+  await expectRefused('VHD_HEADER', /at most 67108864/);
 });
 
 test('a file that is not there is DISK_NOT_FOUND', async () => {

@@ -176,6 +176,21 @@ describe('a disk that is being made', () => {
     expect(await ports.files.list('/d')).toEqual([]);
   });
 
+  test('leaves nothing behind where the volume cannot hold its size', async () => {
+    const ports = await freshPorts();
+    const files = { ...ports.files };
+    files.open = async (path, mode) => {
+      const file = await ports.files.open(path, mode);
+      file.truncate = async () => {
+        throw errno('EFBIG', path);
+      };
+      return file;
+    };
+    const creating = createDisk(PATH, { ...options, subformat: 'fixed', ports: { ...ports, files } });
+    await expect(creating).rejects.toMatchObject({ code: 'OUTPUT_FAILED' });
+    expect(await ports.files.list('/d')).toEqual([]);
+  });
+
   test.for([
     [1, 512],
     [0, 511],
