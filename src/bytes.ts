@@ -7,9 +7,9 @@
 import { BlockferryError, type ErrorCode } from './errors.ts';
 
 export const KIB = 1024;
-export const MIB = 1024 * KIB;
-export const GIB = 1024 * MIB;
-export const TIB = 1024 * GIB;
+export const MIB: number = 1024 * KIB;
+export const GIB: number = 1024 * MIB;
+export const TIB: number = 1024 * GIB;
 /** The smallest unit of a disk and of a page blob. */
 export const SECTOR_BYTES = 512;
 

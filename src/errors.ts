@@ -73,8 +73,11 @@ export const ERROR_CODES = {
   OUTPUT_EXISTS: 'usage',
   OUTPUT_FAILED: 'failed',
   ABORTED: 'aborted',
+  LOCAL_STATE: 'failed',
   WORKER_FAILED: 'failed',
   FAILPOINT: 'failed',
+  /** The command line's name for an error without a code: of the operating system, or a bug. */
+  UNEXPECTED: 'failed',
 } as const satisfies Record<string, ErrorArea>;
 
 /** A stable error code. */

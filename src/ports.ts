@@ -115,10 +115,17 @@ export const FAILPOINT_NAMES = [
 
 export type FailpointName = (typeof FAILPOINT_NAMES)[number];
 
+/** A lock that a process holds; the end of the process releases it too. */
+export interface ProcessLock {
+  release(): Promise<void>;
+}
+
 /** All ports together, as the verbs take them. */
 export interface Ports {
   readonly clock: Clock;
   readonly random: Random;
   readonly files: FileSystem;
   readonly failpoint: Failpoint;
+  /** One process of this machine at a time in `directory`, which must exist. @throws ITEM_LOCKED naming `what`. */
+  readonly lock: (directory: string, what: string) => Promise<ProcessLock>;
 }

@@ -4,16 +4,16 @@
  */
 import type { Compression, FingerprintAlgorithm } from '../chunker/index.ts';
 import type { Ports } from '../ports.ts';
-import type { StoreEnvironment } from '../transport/index.ts';
-
-export type Layout = 'sealed' | 'raw';
+import type { Layout } from '../replica/index.ts';
+import type { OpenStoreOptions } from '../transport/index.ts';
 
 /** What every operation runs with. */
 export interface Session {
   readonly ports: Ports;
   /** Directory of local state: one directory per item below `items`. */
   readonly home: string;
-  readonly environment: StoreEnvironment;
+  /** Credentials for stores that the URL does not carry. */
+  readonly environment: NonNullable<OpenStoreOptions['environment']>;
   /** Stops the operation cleanly; a later one resumes. */
   readonly signal?: AbortSignal;
   readonly onEvent?: (event: ItemEvent) => void;
@@ -103,14 +103,15 @@ export interface ResyncEstimate {
 export interface ItemStatus {
   readonly item: string;
   readonly url: string;
-  readonly state: 'initial-replication' | 'protected' | 'resync-required';
+  /** `unknown`: the replica could not be opened; `cause` says why. */
+  readonly state: 'initial-replication' | 'protected' | 'resync-required' | 'unknown';
   readonly health: 'normal' | 'warning' | 'critical';
   /** Cause and next step where health is not normal. */
   readonly cause?: string;
   readonly action?: string;
-  readonly layout: Layout;
-  readonly disks: readonly { readonly disk: string; readonly path?: string; readonly virtualSizeBytes: number }[];
-  readonly generation: number;
+  readonly layout?: Layout;
+  readonly disks: readonly { readonly disk: string; readonly path?: string; readonly virtualSizeBytes?: number }[];
+  readonly generation?: number;
   readonly lastPointMs?: number;
   /** Age of the newest recovery point. */
   readonly rpoMs?: number;
@@ -128,6 +129,13 @@ export interface PointInfo {
   readonly generation: number;
 }
 
+export interface KeyInfo {
+  readonly id: string;
+  readonly type: 'key-file' | 'passphrase' | 'certificate';
+  /** SHA-256 of a certificate, in hexadecimal. */
+  readonly thumbprint?: string;
+}
+
 export interface VerifyRequest {
   /** 1 … 100; default 100. */
   readonly subsetPercent?: number;
@@ -139,7 +147,6 @@ export interface VerifyReport {
   readonly item: string;
   readonly pointId: string;
   readonly chunksOpened: number;
-  readonly chunksZero: number;
   readonly bytesRead: number;
   /** Chunks that differ from the live disk (only with `source`). */
   readonly sourceDifferences: number;

@@ -10,7 +10,7 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { BlockferryError } from '../errors.ts';
-import type { FileSystem } from '../ports.ts';
+import type { FileSystem, ProcessLock } from '../ports.ts';
 
 const NAME = /^lock-(\d+)$/;
 const HOLDER_BYTES_MAX = 4096;
@@ -19,11 +19,6 @@ interface Holder {
   readonly host: string;
   readonly processId: number;
   readonly started: string;
-}
-
-/** A held lock. */
-export interface ProcessLock {
-  release(): Promise<void>;
 }
 
 /** What distinguishes a process from a later one of the same id: its start time where the system tells it. */

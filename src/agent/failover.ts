@@ -1,0 +1,165 @@
+/**
+ * failover: the disks of a recovery point as new files in a directory.
+ *
+ * Needs the store and a key, nothing of the source's host. All disks of the item come back or none: each file gets its
+ * final name only when all of them are written and verified.
+ */
+import { extname, join } from 'node:path';
+import { formatSize } from '../bytes.ts';
+import { chunkCount } from '../chunker/index.ts';
+import { BlockferryError } from '../errors.ts';
+import {
+  type DiskDescription,
+  FrozenDisk,
+  type RecoveryPoint,
+  type Replica,
+  type RestoreCounts,
+  restoreDisk,
+} from '../replica/index.ts';
+import { createDisk, type DiskFormat, type DiskWriter } from '../vhd/index.ts';
+import { latestPoint, sessionLanes, sessionSignal, withReplica, withWorkers } from './open-item.ts';
+import type { FailoverReport, FailoverRequest, ReplicaReference, Session } from './types.ts';
+
+/** Brings the disks of a recovery point back. */
+export function failover(
+  session: Session,
+  reference: ReplicaReference,
+  request: FailoverRequest,
+): Promise<FailoverReport> {
+  return withReplica(session, reference, (replica) => bringBack(session, replica, request));
+}
+
+async function bringBack(session: Session, replica: Replica, request: FailoverRequest): Promise<FailoverReport> {
+  const { clock, files } = session.ports;
+  const startedMs = clock.monotonicMs();
+  const point = choosePoint(replica, request.point);
+  await files.makeDirectory(request.outDirectory);
+  await checkSpace(session, replica, point, request.outDirectory);
+  const format = request.format ?? 'vhdx';
+  const paths = outputPaths(replica.description.disks, request.outDirectory, format);
+  const counts = await restoreAll(session, replica, point, paths, format);
+  const { root } = replica.record;
+  return {
+    item: replica.description.item,
+    pointId: point.id,
+    pointTimeMs: point.timeMs,
+    generation: root.generation,
+    freshness: replica.freshness,
+    disks: replica.description.disks.map((disk, i) => ({
+      disk: disk.id,
+      path: paths[i]!,
+      virtualSizeBytes: disk.virtualSizeBytes,
+      writtenBytes: counts[i]!.writtenBytes,
+      transferredBytes: counts[i]!.fetchedBytes,
+    })),
+    elapsedMs: clock.monotonicMs() - startedMs,
+  };
+}
+
+/** The point that `wanted` names: latest…, an id, or the newest at or before a time. */
+export function choosePoint(replica: Replica, wanted: string): RecoveryPoint {
+  const { points } = replica.record.root;
+  if (wanted === 'latest' || wanted === 'latest-processed') return latestPoint(replica);
+  const byName =
+    wanted === 'latest-app-consistent'
+      ? points.filter((p) => p.consistency === 'app')
+      : points.filter((p) => p.id === wanted);
+  const timeMs = Date.parse(wanted);
+  const found = byName.at(-1) ?? (Number.isNaN(timeMs) ? undefined : points.filter((p) => p.timeMs <= timeMs).at(-1));
+  if (found) return found;
+  throw new BlockferryError('POINT_NOT_FOUND', `item "${replica.description.item}" has no recovery point "${wanted}"`, {
+    facts: { point: wanted, points: points.length },
+    hint: 'list them with: blockferry points; or take --point latest',
+  });
+}
+
+/** `web.vhdx` restored as raw becomes `web.raw`; two disks of one name get their ids behind it. */
+function outputPaths(disks: readonly DiskDescription[], directory: string, format: DiskFormat): readonly string[] {
+  const stems = disks.map(({ name }) => name.slice(0, name.length - extname(name).length) || name);
+  return disks.map(({ id }, i) => {
+    const stem = stems[i]!;
+    const unique = stems.filter((other) => other.toLowerCase() === stem.toLowerCase()).length === 1;
+    return join(directory, `${unique ? stem : `${stem}-${id}`}.${format}`);
+  });
+}
+
+async function checkSpace(session: Session, replica: Replica, point: RecoveryPoint, directory: string): Promise<void> {
+  let neededBytes = 0;
+  for (const [i, disk] of replica.description.disks.entries()) {
+    const frozen = new FrozenDisk(replica, i, point.disks[i]!, session.ports, sessionSignal(session));
+    let chunks = 0;
+    for await (const _ of frozen.tree.usedChunks(0, chunkCount(disk))) chunks += 1;
+    neededBytes += chunks * disk.chunkBytes;
+  }
+  const freeBytes = await session.ports.files.freeBytes(directory);
+  if (freeBytes >= neededBytes) return;
+  throw new BlockferryError(
+    'OUTPUT_FAILED',
+    `${directory} has ${formatSize(freeBytes)} free, the disks of point ${point.id} need ${formatSize(neededBytes)}`,
+    { facts: { directory, freeBytes, neededBytes }, hint: 'free space there, or choose another --out' },
+  );
+}
+
+async function restoreAll(
+  session: Session,
+  replica: Replica,
+  point: RecoveryPoint,
+  paths: readonly string[],
+  format: DiskFormat,
+): Promise<readonly RestoreCounts[]> {
+  const { ports } = session;
+  const writers: DiskWriter[] = [];
+  const counts: RestoreCounts[] = [];
+  let finished = 0;
+  try {
+    await withWorkers(session, replica, async (pool) => {
+      for (const [disk, description] of replica.description.disks.entries()) {
+        const writer = await openOutput(session, paths[disk]!, description, format);
+        writers.push(writer);
+        const lanes = sessionLanes(session);
+        const signal = sessionSignal(session);
+        const onProgress = (done: RestoreCounts): void => {
+          const { doneBytes, totalBytes, fetchedBytes } = done;
+          const event = {
+            phase: 'restore',
+            disk: description.id,
+            doneBytes,
+            totalBytes,
+            transferredBytes: fetchedBytes,
+          } as const;
+          session.onEvent?.({ type: 'progress', ...event });
+        };
+        counts.push(await restoreDisk({ replica, point, disk, writer, pool, lanes, ports, signal, onProgress }));
+      }
+    });
+    for (const writer of writers) {
+      await writer.finish();
+      finished += 1;
+      await ports.failpoint('restore.after-rename');
+    }
+    return counts;
+  } catch (error) {
+    for (const writer of writers.slice(finished)) await writer.abort();
+    throw error;
+  }
+}
+
+/** Starts a disk; what a killed run left under the temporary name is in nobody's use any more. */
+async function openOutput(
+  session: Session,
+  path: string,
+  { virtualSizeBytes, logicalSectorBytes, physicalSectorBytes }: DiskDescription,
+  format: DiskFormat,
+): Promise<DiskWriter> {
+  const { ports } = session;
+  await ports.files.remove(`${path}.partial`);
+  return createDisk(path, {
+    format,
+    subformat: format === 'raw' ? 'fixed' : 'dynamic',
+    virtualSizeBytes,
+    ...(format === 'vhdx' ? { logicalSectorBytes, physicalSectorBytes } : {}),
+    // Byte for byte means the size as well; rounding up for a cloud is `convert`'s business.
+    azureSize: false,
+    ports,
+  });
+}

@@ -1,0 +1,167 @@
+/** Looking at items and replicas: status, points, verify. Changes nothing. */
+
+import { chunkCount } from '../chunker/index.ts';
+import { BlockferryError, isBlockferryError } from '../errors.ts';
+import { compareDisk, FrozenDisk, type Replica, verifyDisk } from '../replica/index.ts';
+import { LocalItem } from './local-state.ts';
+import {
+  latestPoint,
+  openOwn,
+  openReference,
+  sessionLanes,
+  sessionSignal,
+  withDisks,
+  withWorkers,
+} from './open-item.ts';
+import type { ItemStatus, PointInfo, ReplicaReference, Session, VerifyReport, VerifyRequest } from './types.ts';
+
+/** The state of one item, or of all items of this home. A store that does not answer is a state too. */
+export async function status(session: Session, name?: string): Promise<readonly ItemStatus[]> {
+  if (name !== undefined) return [await statusOf(session, name)];
+  const names = await LocalItem.names(session.home, session.ports.files);
+  const all: ItemStatus[] = [];
+  for (const each of names) all.push(await statusOf(session, each));
+  return all;
+}
+
+async function statusOf(session: Session, name: string): Promise<ItemStatus> {
+  const state = await new LocalItem(session.home, name, session.ports.files).load();
+  try {
+    return await withOwn(session, name, async ({ replica }) => ({
+      item: name,
+      url: replica.store.url,
+      ...describeState(session, replica),
+      ...replicaFacts(replica, state.disks),
+    }));
+  } catch (error) {
+    if (!isBlockferryError(error) || error.area === 'aborted') throw error;
+    return {
+      item: name,
+      url: state.url,
+      state: error.code === 'REPLICA_NOT_FOUND' ? 'initial-replication' : 'unknown',
+      health: 'critical',
+      cause: error.message,
+      ...(error.hint === undefined ? {} : { action: error.hint }),
+      disks: state.disks.map((path, i) => ({ disk: `d${i}`, path })),
+      freshness: 'not-proven',
+    };
+  }
+}
+
+function replicaFacts(replica: Replica, paths: readonly string[]) {
+  const { disks } = replica.description;
+  return {
+    layout: disks[0]!.layout,
+    disks: disks.map(({ id, virtualSizeBytes }, i) => ({ disk: id, path: paths[i]!, virtualSizeBytes })),
+    generation: replica.record.root.generation,
+    freshness: replica.freshness,
+  };
+}
+
+function describeState(session: Session, { record: { root }, description }: Replica) {
+  const newest = root.points.at(-1);
+  const age = newest && { lastPointMs: newest.timeMs, rpoMs: Math.max(0, session.ports.clock.nowMs() - newest.timeMs) };
+  if (!root.sync) return { state: 'protected' as const, health: 'normal' as const, ...age };
+  const chunks = description.disks.map((disk) => chunkCount(disk));
+  const all = chunks.reduce((sum, n) => sum + n, 0);
+  const settled = chunks.slice(0, root.sync.disk).reduce((sum, n) => sum + n, 0) + root.sync.cursor;
+  const initial = root.sync.kind === 'initial';
+  return {
+    state: initial ? ('initial-replication' as const) : ('resync-required' as const),
+    health: initial ? ('warning' as const) : ('critical' as const),
+    cause: initial ? 'the first replication has not ended' : 'a resync was begun and has not ended',
+    action: initial ? 'run protect again to resume it' : 'run resync to finish it',
+    syncProgress: all === 0 ? 1 : settled / all,
+    ...age,
+  };
+}
+
+/** Recovery points, oldest first. */
+export function points(session: Session, reference: ReplicaReference): Promise<readonly PointInfo[]> {
+  return withReplica(session, reference, async ({ record }) =>
+    record.root.points.map(({ id, timeMs, consistency, generation }) => ({
+      id,
+      timeMs,
+      consistency,
+      processed: true,
+      generation,
+    })),
+  );
+}
+
+/** Opens the slots of the newest point, or a sample of them; with `source` compares the live disks as well. */
+export async function verify(
+  session: Session,
+  reference: ReplicaReference,
+  request: VerifyRequest = {},
+): Promise<VerifyReport> {
+  const paths = request.source ? await sourcePaths(session, reference) : [];
+  return withReplica(session, reference, (replica) => verifyReplica(session, replica, request, paths));
+}
+
+async function verifyReplica(
+  session: Session,
+  replica: Replica,
+  { subsetPercent = 100, source = false }: VerifyRequest,
+  paths: readonly string[],
+): Promise<VerifyReport> {
+  const point = latestPoint(replica);
+  const { disks, item } = replica.description;
+  const damage: VerifyReport['damage'][number][] = [];
+  let chunksOpened = 0;
+  let bytesRead = 0;
+  await withWorkers(session, replica, async (pool) => {
+    for (const [disk, { id, virtualSizeBytes }] of disks.entries()) {
+      const counts = await verifyDisk({
+        replica,
+        disk,
+        state: point.disks[disk]!,
+        pool,
+        lanes: sessionLanes(session),
+        share: subsetPercent / 100,
+        ports: session.ports,
+        signal: sessionSignal(session),
+        onProgress: (doneBytes, transferredBytes) => {
+          const event = {
+            phase: 'verify',
+            disk: id,
+            doneBytes,
+            totalBytes: virtualSizeBytes,
+            transferredBytes,
+          } as const;
+          session.onEvent?.({ type: 'progress', ...event });
+        },
+      });
+      chunksOpened += counts.chunksOpened;
+      bytesRead += counts.fetchedBytes;
+      damage.push(...counts.damage.map(({ chunk, error }) => ({ disk: id, chunk, message: error.message })));
+    }
+  });
+  const sourceDifferences = source ? await differences(session, replica, paths) : 0;
+  const { freshness } = replica;
+  return { item, pointId: point.id, chunksOpened, bytesRead, sourceDifferences, damage, freshness };
+}
+
+async function sourcePaths(session: Session, reference: ReplicaReference): Promise<readonly string[]> {
+  if (!('url' in reference))
+    return (await new LocalItem(session.home, reference.name, session.ports.files).load()).disks;
+  throw new BlockferryError('USAGE', 'a replica named by its URL alone has no source to compare with', {
+    hint: 'run verify --source on the machine that protects the item, without --from',
+  });
+}
+
+async function differences(session: Session, replica: Replica, paths: readonly string[]): Promise<number> {
+  const point = latestPoint(replica);
+  return withDisks(session, paths, (sources) =>
+    withWorkers(session, replica, async (pool) => {
+      let total = 0;
+      for (const [disk, source] of sources.entries()) {
+        const signal = sessionSignal(session);
+        const { tree, description } = new FrozenDisk(replica, disk, point.disks[disk]!, session.ports, signal);
+        const { chunkBytes } = description;
+        total += (await compareDisk({ source, disk, chunkBytes, tree, pool, signal })).differingChunks;
+      }
+      return total;
+    }),
+  );
+}

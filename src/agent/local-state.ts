@@ -1,0 +1,135 @@
+/**
+ * Local state of one item: `<home>/items/<name>/`.
+ *
+ *     item.json    what the item is: replica, store, disks, lease id, where its key came from
+ *     anchor.json  generation and hash of the last root seen: finds a replica that was rolled back
+ *     master.key   the master key, mode 0600: this machine holds the disks in the clear anyway
+ *     rate.json    rate of the last transfer, for estimates
+ *     lock-N       who is working on the item (src/host/process-lock.ts)
+ *
+ * None of it is needed to get the data back: the store's URL and a key are enough. Files are replaced atomically.
+ */
+import { join } from 'node:path';
+import { BlockferryError } from '../errors.ts';
+import type { FileSystem } from '../ports.ts';
+import { type Anchor, canonicalJson, isSafeFileName, JsonReader, ROOT_HASH_BYTES } from '../replica/index.ts';
+import type { KeySource } from './types.ts';
+
+const STATE_BYTES_MAX = 1 << 20;
+const COUNT_MAX = Number.MAX_SAFE_INTEGER;
+
+export interface ItemState {
+  readonly name: string;
+  readonly replicaId: Uint8Array;
+  readonly url: string;
+  /** Absolute paths, in the order of the replica's disks. */
+  readonly disks: readonly string[];
+  /** The one lease id of this home: after a kill the next process takes the lease again without waiting. */
+  readonly leaseId: string;
+  readonly keys: readonly KeySource[];
+}
+
+/** The directory of one item. */
+export class LocalItem {
+  readonly name: string;
+  readonly directory: string;
+  readonly #files: FileSystem;
+
+  constructor(home: string, name: string, files: FileSystem) {
+    if (!isSafeFileName(name) || name.length > 128) {
+      throw new BlockferryError('USAGE', `"${name}" cannot be the name of an item`, {
+        facts: { name },
+        hint: 'use up to 128 letters, digits, blanks, dots, hyphens and underscores, not beginning with a dot',
+      });
+    }
+    this.name = name;
+    this.directory = join(home, 'items', name);
+    this.#files = files;
+  }
+
+  /** Names of all items of a home. */
+  static async names(home: string, files: FileSystem): Promise<readonly string[]> {
+    const entries = await files.list(join(home, 'items'));
+    return entries.filter((entry) => entry.kind === 'directory').map((entry) => entry.name);
+  }
+
+  /** @throws ITEM_NOT_FOUND if nothing is known of it. */
+  async load(): Promise<ItemState> {
+    const state = await this.find();
+    if (state) return state;
+    throw new BlockferryError('ITEM_NOT_FOUND', `there is no item "${this.name}" in ${this.directory}`, {
+      facts: { name: this.name },
+      hint: 'protect it first, or name the replica by its URL: --from URL',
+    });
+  }
+
+  async find(): Promise<ItemState | undefined> {
+    const path = join(this.directory, 'item.json');
+    const bytes = await this.#files.readSmall(path, STATE_BYTES_MAX);
+    if (!bytes) return undefined;
+    const json = JsonReader.parse(bytes, path, 'LOCAL_STATE');
+    return {
+      name: json.field('name').string(128),
+      replicaId: json.field('replicaId').hex(16),
+      url: json.field('url').string(4096),
+      disks: json
+        .field('disks')
+        .list(64)
+        .map((disk) => disk.string(4096)),
+      leaseId: json.field('leaseId').string(64),
+      keys: json
+        .field('keys')
+        .list(64)
+        .map((key) => ({
+          type: key.field('type').oneOf(['key-file', 'passphrase-file', 'certificate']),
+          path: key.field('path').string(4096),
+        })),
+    };
+  }
+
+  async save(state: ItemState): Promise<void> {
+    const { replicaId, ...rest } = state;
+    const body = { ...rest, replicaId: hex(replicaId), keys: state.keys.map((key) => ({ ...key })) };
+    await this.#replace('item.json', body);
+  }
+
+  async loadAnchor(): Promise<Anchor | undefined> {
+    const path = join(this.directory, 'anchor.json');
+    const bytes = await this.#files.readSmall(path, STATE_BYTES_MAX);
+    if (!bytes) return undefined;
+    const json = JsonReader.parse(bytes, path, 'LOCAL_STATE');
+    return {
+      generation: json.field('generation').integer(1, COUNT_MAX),
+      hash: json.field('hash').hex(ROOT_HASH_BYTES),
+    };
+  }
+
+  async saveAnchor({ generation, hash }: Anchor): Promise<void> {
+    await this.#replace('anchor.json', { generation, hash: hex(hash) });
+  }
+
+  async loadMaster(): Promise<Uint8Array | undefined> {
+    return this.#files.readSmall(join(this.directory, 'master.key'), 64);
+  }
+
+  async saveMaster(master: Uint8Array): Promise<void> {
+    await this.#files.replace(join(this.directory, 'master.key'), master, { ownerOnly: true });
+  }
+
+  /** Bytes of disk per second that the last sync settled. */
+  async loadRate(): Promise<number | undefined> {
+    const path = join(this.directory, 'rate.json');
+    const bytes = await this.#files.readSmall(path, STATE_BYTES_MAX);
+    return bytes && JsonReader.parse(bytes, path, 'LOCAL_STATE').field('bytesPerSecond').integer(1, COUNT_MAX);
+  }
+
+  async saveRate(bytesPerSecond: number): Promise<void> {
+    await this.#replace('rate.json', { bytesPerSecond: Math.max(1, Math.round(bytesPerSecond)) });
+  }
+
+  async #replace(name: string, body: Parameters<typeof canonicalJson>[0]): Promise<void> {
+    await this.#files.replace(join(this.directory, name), Buffer.from(`${canonicalJson(body)}\n`));
+  }
+}
+
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');

@@ -1,0 +1,169 @@
+/**
+ * Opening what an operation works on: the store and replica of an item of this home or of a URL, the disks, and, for
+ * operations that write, the item's lock and a writer session.
+ */
+import { BlockferryError, isBlockferryError } from '../errors.ts';
+import type { ProcessLock } from '../ports.ts';
+import {
+  Committer,
+  openReplica,
+  type RecoveryPoint,
+  type Replica,
+  WriterSession,
+  workerSetup,
+} from '../replica/index.ts';
+import { openStore, type Store } from '../transport/index.ts';
+import { openDisk, type VirtualDisk } from '../vhd/index.ts';
+import { WorkerPool } from '../workers/index.ts';
+import { loadKeys } from './key-sources.ts';
+import { type ItemState, LocalItem } from './local-state.ts';
+import type { ReplicaReference, Session } from './types.ts';
+
+export const LANES_DEFAULT = 8;
+export const LANES_MAX = 32;
+
+/** The signal of a session; one that never fires if it has none. */
+export function sessionSignal(session: Session): AbortSignal {
+  return session.signal ?? new AbortController().signal;
+}
+
+export function sessionLanes(session: Session): number {
+  const lanes = session.lanes ?? LANES_DEFAULT;
+  if (Number.isInteger(lanes) && lanes >= 1 && lanes <= LANES_MAX) return lanes;
+  throw new BlockferryError('USAGE', `${lanes} upload lanes are outside 1 to ${LANES_MAX}`, { facts: { lanes } });
+}
+
+/** A store, closed whatever happens. */
+export async function withStore<T>(session: Session, url: string, work: (store: Store) => Promise<T>): Promise<T> {
+  const store = await openStore(url, { ports: session.ports, environment: session.environment });
+  try {
+    return await work(store);
+  } finally {
+    await store.close();
+  }
+}
+
+/** Runs `work` with the item's lock held. */
+export async function withLock<T>(session: Session, item: LocalItem, work: () => Promise<T>): Promise<T> {
+  await session.ports.files.makeDirectory(item.directory);
+  const lock: ProcessLock = await session.ports.lock(item.directory, `item "${item.name}"`);
+  try {
+    return await work();
+  } finally {
+    await lock.release();
+  }
+}
+
+/** An item of this home, with its replica opened by the master key that the home keeps. */
+export interface OwnReplica {
+  readonly item: LocalItem;
+  readonly state: ItemState;
+  readonly replica: Replica;
+}
+
+/** Opens the replica of an item of this home. */
+export async function withOwn<T>(session: Session, name: string, work: (own: OwnReplica) => Promise<T>): Promise<T> {
+  const item = new LocalItem(session.home, name, session.ports.files);
+  const state = await item.load();
+  return withStore(session, state.url, async (store) => work(await openOwn(session, item, state, store)));
+}
+
+export async function openOwn(session: Session, item: LocalItem, state: ItemState, store: Store): Promise<OwnReplica> {
+  const master = await item.loadMaster();
+  const unlock = master ? { master } : { materials: await loadKeys(state.keys, session.ports) };
+  const replica = await openReplica(store, unlock, await item.loadAnchor(), { signal: sessionSignal(session) });
+  return { item, state, replica };
+}
+
+/** Opens a replica by whichever reference. By its URL there is no anchor: its freshness cannot be proven. */
+export async function withReplica<T>(
+  session: Session,
+  reference: ReplicaReference,
+  work: (replica: Replica) => Promise<T>,
+): Promise<T> {
+  if (!('url' in reference)) return withOwn(session, reference.name, ({ replica }) => work(replica));
+  const { url, name, keys } = reference;
+  if (keys.length === 0) {
+    throw new BlockferryError('KEY_MISSING', 'opening a replica by its URL needs its key', {
+      hint: 'give --key-file, --passphrase-file or --certificate',
+    });
+  }
+  const materials = await loadKeys(keys, session.ports);
+  return withStore(session, url, async (store) => {
+    const replica = await openReplica(store, { materials }, undefined, { signal: sessionSignal(session) });
+    const { item } = replica.description;
+    if (item === name) return work(replica);
+    throw new BlockferryError('REPLICA_FOREIGN', `${store.url} holds item "${item}", not "${name}"`, {
+      facts: { url: store.url, item },
+      hint: 'give the name that the replica was protected under, or another URL',
+    });
+  });
+}
+
+/** The newest recovery point. @throws POINT_NOT_FOUND if the first sync never ended. */
+export function latestPoint(replica: Replica): RecoveryPoint {
+  const point = replica.record.root.points.at(-1);
+  if (point) return point;
+  throw new BlockferryError('POINT_NOT_FOUND', `item "${replica.description.item}" has no recovery point yet`, {
+    facts: { item: replica.description.item },
+    hint: 'its first replication never ended; run protect again on the source to resume it',
+  });
+}
+
+/** Opens disks and gives them to `work`; closes them whatever happens. */
+export async function withDisks<T>(
+  session: Session,
+  paths: readonly string[],
+  work: (disks: readonly VirtualDisk[]) => Promise<T>,
+): Promise<T> {
+  const disks: VirtualDisk[] = [];
+  try {
+    for (const path of paths) disks.push(await openDisk(path, { ports: session.ports }));
+    return await work(disks);
+  } finally {
+    for (const disk of disks) await disk.close();
+  }
+}
+
+/** A pool of workers that know the replica; closed whatever happens. */
+export async function withWorkers<T>(
+  session: Session,
+  replica: Replica,
+  work: (pool: WorkerPool) => Promise<T>,
+): Promise<T> {
+  const pool = new WorkerPool(workerSetup(replica), { threads: session.workers, signal: session.signal });
+  try {
+    return await work(pool);
+  } finally {
+    await pool.close();
+  }
+}
+
+/** A writer session and the committer that saves the item's anchor; the leases are given back whatever happens. */
+export async function withWriter<T>(
+  session: Session,
+  own: OwnReplica,
+  work: (writer: { readonly committer: Committer; readonly session: WriterSession }) => Promise<T>,
+): Promise<T> {
+  const { item, state, replica } = own;
+  const { ports } = session;
+  const writer = new WriterSession({
+    store: replica.store,
+    leaseId: state.leaseId,
+    lanes: sessionLanes(session),
+    ports,
+    signal: sessionSignal(session),
+  });
+  const committer = new Committer(replica, 'blockferry', (anchor) => item.saveAnchor(anchor), ports);
+  try {
+    return await work({ committer, session: writer });
+  } catch (error) {
+    // An abort that a lost lease caused is reported as what it is.
+    if (isBlockferryError(error, 'ABORTED') && writer.signal.aborted && isBlockferryError(writer.signal.reason)) {
+      throw writer.signal.reason;
+    }
+    throw error;
+  } finally {
+    await writer.close();
+  }
+}

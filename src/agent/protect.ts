@@ -1,0 +1,212 @@
+/**
+ * protect: prerequisites, relationship, initial replication.
+ *
+ * Safe to repeat: interrupted at any instant, the same command goes on where it stood. The item's local state is saved
+ * before anything is created in the store, so what an interrupted creation left there is known to be ours.
+ */
+import { basename, isAbsolute, join, resolve } from 'node:path';
+import { checkChunkBytes, type DiskGeometry, manifestBlobBytes } from '../chunker/index.ts';
+import { BlockferryError } from '../errors.ts';
+import { guidBytes, randomGuid } from '../guid.ts';
+import { CHUNK_BYTES_DEFAULT, DISKS_PER_ITEM_MAX, PAGE_BLOB_BYTES_MAX } from '../limits.ts';
+import {
+  BaseLayout,
+  baseKey,
+  createKeyring,
+  createReplica,
+  type DiskDescription,
+  findReplica,
+  fitsRaw,
+  generateKeyFile,
+  isSafeFileName,
+  manifestKey,
+  type OpenKeyring,
+  type Replica,
+  type ReplicaDescription,
+} from '../replica/index.ts';
+import type { Store } from '../transport/index.ts';
+import { fixedVhdFooter, type VirtualDisk } from '../vhd/index.ts';
+import { loadKeys } from './key-sources.ts';
+import { type ItemState, LocalItem } from './local-state.ts';
+import { openOwn, sessionSignal, withDisks, withLock, withStore } from './open-item.ts';
+import { runSync } from './run-sync.ts';
+import type { KeySource, ProtectRequest, Session, SyncReport } from './types.ts';
+
+/** Protects an item, or resumes its first replication; a protected item is synced once more. */
+export async function protect(session: Session, request: ProtectRequest): Promise<SyncReport> {
+  const item = new LocalItem(session.home, request.name, session.ports.files);
+  const paths = diskPaths(request);
+  return withLock(session, item, () =>
+    withResources(session, request.url, paths, async (store, disks) => {
+      const existing = await item.find();
+      const state = existing ?? (await begin(session, item, request, paths, store));
+      if (existing) checkSame(existing, request, paths);
+      const found = await findReplica(store, { signal: sessionSignal(session) });
+      if (!found?.committed) await create(session, item, state, request, disks, store);
+      const own = await openOwn(session, item, state, store);
+      const first = own.replica.record.root.points.length === 0;
+      return runSync(session, own, disks, { phase: first ? 'initial' : 'resync' });
+    }),
+  );
+}
+
+function withResources<T>(
+  session: Session,
+  url: string,
+  paths: readonly string[],
+  work: (store: Store, disks: readonly VirtualDisk[]) => Promise<T>,
+): Promise<T> {
+  return withDisks(session, paths, (disks) => withStore(session, url, (store) => work(store, disks)));
+}
+
+function diskPaths({ disks }: ProtectRequest): readonly string[] {
+  const paths = disks.map((path) => (isAbsolute(path) ? path : resolve(path)));
+  if (paths.length === 0 || paths.length > DISKS_PER_ITEM_MAX) {
+    throw new BlockferryError('USAGE', `${paths.length} disks are outside 1 to ${DISKS_PER_ITEM_MAX}`);
+  }
+  const twice = paths.find((path, i) => paths.indexOf(path) !== i);
+  if (twice !== undefined) throw new BlockferryError('USAGE', `${twice} is named twice`, { facts: { source: twice } });
+  return paths;
+}
+
+/** The first time: refuses a replica of somebody else, then saves what the item is. */
+async function begin(
+  session: Session,
+  item: LocalItem,
+  request: ProtectRequest,
+  paths: readonly string[],
+  store: Store,
+): Promise<ItemState> {
+  const signal = sessionSignal(session);
+  await store.prepare({ signal });
+  const found = await findReplica(store, { signal });
+  if (found?.committed) {
+    throw new BlockferryError(
+      'REPLICA_FOREIGN',
+      `${store.url} already holds a replica, of item "${found.description.item}"`,
+      {
+        facts: { url: store.url, item: found.description.item },
+        hint: 'choose another URL; to bring that item back use failover --from URL',
+      },
+    );
+  }
+  const state: ItemState = {
+    name: request.name,
+    replicaId: session.ports.random.bytes(16),
+    url: request.url,
+    disks: paths,
+    leaseId: randomGuid(session.ports.random.bytes(16)).toLowerCase(),
+    keys: request.keys.length > 0 ? request.keys.map(absoluteKey) : [await makeKey(session, item)],
+  };
+  await item.save(state);
+  return state;
+}
+
+const absoluteKey = ({ type, path }: KeySource): KeySource => ({ type, path: resolve(path) });
+
+/** No key was named: make one, and say that it must not stay on this machine alone. */
+async function makeKey(session: Session, item: LocalItem): Promise<KeySource> {
+  const path = join(item.directory, `${item.name}.key`);
+  if (!(await session.ports.files.exists(path))) await generateKeyFile(path, session.ports);
+  const message = `made the key file ${path}: keep a copy on another machine, without it the replica can never be opened`;
+  session.onEvent?.({ type: 'notice', code: 'KEY_MADE', message });
+  return { type: 'key-file', path };
+}
+
+function checkSame(state: ItemState, { name, url }: ProtectRequest, paths: readonly string[]): void {
+  if (state.url === url && state.disks.length === paths.length && state.disks.every((disk, i) => disk === paths[i]))
+    return;
+  throw new BlockferryError('USAGE', `item "${name}" is protected already, with other disks or to another store`, {
+    facts: { name },
+    hint: `its disks are ${state.disks.join(', ')}; use another name for another replica`,
+  });
+}
+
+/** Creates the replica. Without a root in the store nothing there was ever committed, and it may be overwritten. */
+async function create(
+  session: Session,
+  item: LocalItem,
+  state: ItemState,
+  request: ProtectRequest,
+  disks: readonly VirtualDisk[],
+  store: Store,
+): Promise<Replica> {
+  const { ports } = session;
+  const options = { signal: sessionSignal(session) };
+  await store.prepare(options);
+  const keyring: OpenKeyring = await createKeyring(await loadKeys(state.keys, ports), ports.random);
+  await item.saveMaster(keyring.master);
+  const description = describe(session, state, request, disks);
+  const root = {
+    timeMs: ports.clock.nowMs(),
+    writer: 'blockferry',
+    disks: disks.map(() => ({ tables: [] })),
+    points: [],
+    sync: { kind: 'initial' as const, source: new Uint8Array(32), disk: 0, cursor: 0, suspect: [] },
+  };
+  return createReplica(
+    store,
+    description,
+    keyring,
+    root,
+    () => createBlobs(session, store, description),
+    ports,
+    options,
+  );
+}
+
+function describe(
+  { ports }: Session,
+  state: ItemState,
+  { layout = 'sealed', chunkBytes = CHUNK_BYTES_DEFAULT, fingerprint = 'xxh128', compression = 'lz4' }: ProtectRequest,
+  disks: readonly VirtualDisk[],
+): ReplicaDescription {
+  try {
+    checkChunkBytes(chunkBytes);
+  } catch (cause) {
+    throw new BlockferryError('USAGE', (cause as Error).message, { cause });
+  }
+  const described = disks.map(({ info }, i): DiskDescription => {
+    const path = state.disks[i]!;
+    const { virtualSizeBytes } = info;
+    const logicalSectorBytes = info.logicalSectorBytes === 4096 ? 4096 : 512;
+    const physicalSectorBytes = info.physicalSectorBytes === 4096 ? 4096 : 512;
+    if (layout === 'raw' && !fitsRaw(virtualSizeBytes)) throw tooLargeForRaw(path, virtualSizeBytes);
+    const name = isSafeFileName(basename(path)) ? basename(path) : `disk${i}`;
+    const guid = guidBytes(randomGuid(ports.random.bytes(16)));
+    return { id: `d${i}`, guid, virtualSizeBytes, logicalSectorBytes, physicalSectorBytes, chunkBytes, layout, name };
+  });
+  const { replicaId, name: item } = state;
+  return { replicaId, item, createdMs: ports.clock.nowMs(), fingerprint, compression, disks: described };
+}
+
+function tooLargeForRaw(path: string, virtualSizeBytes: number): BlockferryError {
+  return new BlockferryError(
+    'UNSUPPORTED',
+    `${path} has ${virtualSizeBytes} bytes, a raw base is one page blob of at most ${PAGE_BLOB_BYTES_MAX}`,
+    {
+      facts: { source: path, virtualSizeBytes },
+      hint: 'protect it with --layout sealed, which takes disks up to 64 TiB',
+    },
+  );
+}
+
+/** The blobs that must exist before the first root; segments of a sealed base come as they are needed. */
+async function createBlobs(session: Session, store: Store, description: ReplicaDescription): Promise<void> {
+  const options = { signal: sessionSignal(session) };
+  for await (const key of store.list('disks/', options)) await store.pages(key).remove(undefined, options);
+  for (const disk of description.disks) {
+    await store.pages(manifestKey(disk.id)).create(manifestBlobBytes(disk satisfies DiskGeometry), 0, options);
+    if (disk.layout === 'raw') await createRawBase(session, store, disk, description.createdMs);
+  }
+}
+
+/** A fixed VHD of zeros: the footer stands from the start, so the blob can be booted as soon as its data is there. */
+async function createRawBase(session: Session, store: Store, disk: DiskDescription, createdMs: number): Promise<void> {
+  const options = { signal: sessionSignal(session) };
+  const sizeBytes = new BaseLayout(disk).segmentBytes(0);
+  const footer = fixedVhdFooter({ virtualSizeBytes: sizeBytes - 512, uniqueId: disk.guid, createdMs });
+  const blob = store.pages(baseKey(disk.id, 0));
+  await blob.create(sizeBytes, 0, options);
+  await blob.write(footer, sizeBytes - footer.byteLength, { fence: 0 }, options);
+}

@@ -1,0 +1,99 @@
+/**
+ * Committing roots one after the other. The only place that writes the root of a replica.
+ *
+ * A commit is a Put with If-Match of the root read or written last: if another writer was there, it fails and this
+ * writer stops. After it the anchor is saved, so that a rolled-back root is found later. A crash between the two leaves
+ * an anchor that is one behind, which every later reader accepts.
+ */
+import { BlockferryError, isBlockferryError } from '../errors.ts';
+import type { Ports } from '../ports.ts';
+import { encodeKeyring, type OpenKeyring } from './keyring.ts';
+import { KEYRING_KEY, ROOT_KEY } from './layout.ts';
+import type { Replica } from './replica.ts';
+import { type Anchor, encodeRoot, type Root, rootHash } from './root.ts';
+
+export type SaveAnchor = (anchor: Anchor) => Promise<void>;
+
+/** What a commit changes; all else of the root stays. */
+export type RootChange = Partial<Pick<Root, 'disks' | 'points'>> & { readonly sync?: Root['sync'] | null };
+
+export class Committer {
+  #replica: Replica;
+  readonly #ports: Ports;
+  readonly #writer: string;
+  readonly #saveAnchor: SaveAnchor;
+  #tail: Promise<unknown> = Promise.resolve();
+
+  constructor(replica: Replica, writer: string, saveAnchor: SaveAnchor, ports: Ports) {
+    this.#replica = replica;
+    this.#writer = writer;
+    this.#saveAnchor = saveAnchor;
+    this.#ports = ports;
+  }
+
+  /** The replica with the root committed last. */
+  get replica(): Replica {
+    return this.#replica;
+  }
+
+  get root(): Root {
+    return this.#replica.record.root;
+  }
+
+  /**
+   * Commits one after the other, in the order of the calls: `prepare` gets the root before it and makes what changes.
+   * @throws REPLICA_FENCED if another writer committed meanwhile.
+   */
+  commit(prepare: (root: Root) => Promise<RootChange>, signal?: AbortSignal): Promise<Root> {
+    const next = this.#tail.then(async () => this.#commit(await prepare(this.root), signal));
+    this.#tail = next.catch(() => {});
+    return next;
+  }
+
+  /** Replaces the keyring, then the root that names its version. */
+  async commitKeyring(keyring: OpenKeyring, signal?: AbortSignal): Promise<Root> {
+    const options = signal ? { signal } : {};
+    await this.#replica.store.put(KEYRING_KEY, encodeKeyring(keyring.keyring), options);
+    await this.#ports.failpoint('key.after-keyring');
+    this.#replica = { ...this.#replica, keyring };
+    return this.commit(async () => ({}), signal);
+  }
+
+  async #commit(change: RootChange, signal: AbortSignal | undefined): Promise<Root> {
+    const { record, keyring, rootEtag } = this.#replica;
+    const { sync: unfinished, ...settled } = record.root;
+    const sync = change.sync === undefined ? unfinished : change.sync;
+    const root: Root = {
+      ...settled,
+      disks: change.disks ?? settled.disks,
+      points: change.points ?? settled.points,
+      ...(sync ? { sync } : {}),
+      generation: settled.generation + 1,
+      previous: record.hash,
+      keyringCounter: keyring.keyring.counter,
+      timeMs: this.#ports.clock.nowMs(),
+      writer: this.#writer,
+    };
+    const bytes = encodeRoot(root, keyring.keys.root);
+    const etag = await this.#put(bytes, rootEtag, signal);
+    const hash = rootHash(bytes);
+    this.#replica = { ...this.#replica, record: { root, hash }, rootEtag: etag };
+    await this.#ports.failpoint('sync.after-root');
+    await this.#saveAnchor({ generation: root.generation, hash });
+    await this.#ports.failpoint('sync.after-anchor');
+    return root;
+  }
+
+  async #put(bytes: Uint8Array, ifMatch: string, signal: AbortSignal | undefined): Promise<string> {
+    try {
+      return await this.#replica.store.put(ROOT_KEY, bytes, { ifMatch, ...(signal ? { signal } : {}) });
+    } catch (cause) {
+      if (!isBlockferryError(cause, 'STORE_CONDITION')) throw cause;
+      throw new BlockferryError('REPLICA_FENCED', 'another writer committed to this replica meanwhile', {
+        cause,
+        facts: { url: this.#replica.store.url, generation: this.root.generation },
+        hint: 'two machines protect the same item; stop one of them, then run resync',
+      });
+    }
+  }
+}

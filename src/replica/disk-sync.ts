@@ -1,0 +1,260 @@
+/**
+ * sync of one disk: compare every planned chunk with the manifest, send what differs.
+ *
+ * The main thread plans and talks to the store; workers read, compare and seal. Batches finish in any order; the ledger
+ * keeps what a crash may find. Memory: the buffers of the pool, a few manifest pages, two windows of plan.
+ */
+
+import { MIB } from '../bytes.ts';
+import { ENTRY_BYTES, isZeroEntry, slotSizeBytes } from '../chunker/index.ts';
+import { throwIfAborted } from '../errors.ts';
+import type { Ports } from '../ports.ts';
+import type { VirtualDisk } from '../vhd/index.ts';
+import { type BufferPool, type ScanResult, VERDICT, type WorkerPool } from '../workers/index.ts';
+import type { LiveBase } from './live-base.ts';
+import type { ManifestTree } from './manifest-tree.ts';
+import { packRanges } from './pack-ranges.ts';
+import type { SyncLedger } from './sync-ledger.ts';
+import { type DataChunk, type PlanWindow, planWindows } from './sync-plan.ts';
+
+/** Bytes of disk per message to a worker: large enough that messages cost nothing, small enough to spread. */
+export const BATCH_BYTES: number = 4 * MIB;
+/** Bytes of disk per window, the grain of checkpoints and of what an interrupted run sends twice. */
+const WINDOW_BYTES = 64 * MIB;
+/** A checkpoint is due after this much sent, or this much time. */
+const CHECKPOINT_SENT_BYTES = 64 * MIB;
+const CHECKPOINT_MS = 5_000;
+
+const NO_ENTRY: Uint8Array = new Uint8Array(ENTRY_BYTES);
+
+/** Size of the buffers that a sync of chunks of this size needs. */
+export function batchBufferBytes(chunkBytes: number): number {
+  return chunksPerBatch(chunkBytes) * slotSizeBytes(chunkBytes);
+}
+
+function chunksPerBatch(chunkBytes: number): number {
+  return Math.max(1, BATCH_BYTES / chunkBytes);
+}
+
+export interface DiskSyncCounts {
+  readBytes: number;
+  doneBytes: number;
+  chunksCompared: number;
+  chunksSent: number;
+  chunksCleared: number;
+  sentBytes: number;
+}
+
+export interface DiskSyncSetup {
+  readonly disk: number;
+  readonly source: VirtualDisk;
+  readonly chunkBytes: number;
+  /** Generation of the slots written. */
+  readonly generation: number;
+  readonly tree: ManifestTree;
+  readonly base: LiveBase;
+  readonly ledger: SyncLedger;
+  /** Every chunk counts as differing. */
+  readonly full: boolean;
+  /** Commits a root that allows writing below `intentEnd`, with all that is settled. */
+  readonly checkpoint: (intentEnd: number) => Promise<void>;
+  readonly pool: WorkerPool;
+  readonly buffers: BufferPool;
+  readonly ports: Ports;
+  readonly signal: AbortSignal;
+  readonly onProgress: (counts: Readonly<DiskSyncCounts>) => void;
+}
+
+export class DiskSync {
+  readonly #setup: DiskSyncSetup;
+  readonly counts: DiskSyncCounts = {
+    readBytes: 0,
+    doneBytes: 0,
+    chunksCompared: 0,
+    chunksSent: 0,
+    chunksCleared: 0,
+    sentBytes: 0,
+  };
+  readonly #running: Set<Promise<void>> = new Set();
+  #failure: unknown;
+  #checkpoint: Promise<void> | undefined;
+  #checkpointSentBytes = 0;
+  #checkpointMs: number;
+
+  constructor(setup: DiskSyncSetup) {
+    this.#setup = setup;
+    this.#checkpointMs = setup.ports.clock.monotonicMs();
+  }
+
+  /** Runs to the end of the disk; all that differs is then acknowledged by the store and stands in the tree. */
+  async run(): Promise<void> {
+    const { source, chunkBytes, ledger } = this.#setup;
+    const windowChunks = Math.max(1, WINDOW_BYTES / chunkBytes);
+    const plan = planWindows(source, chunkBytes, ledger.cursor, windowChunks);
+    try {
+      let next = await plan.next();
+      while (!next.done) {
+        const window = next.value;
+        next = await plan.next();
+        await this.#window(window, next.done ? window.to : next.value.to);
+      }
+    } catch (error) {
+      this.#fail(error);
+    } finally {
+      await plan.return(undefined);
+      await Promise.allSettled([...this.#running]);
+    }
+    await this.#checkpoint?.catch((error) => this.#fail(error));
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** Starts all work of a window; returns when the last batch was handed to a worker, not when it is done. */
+  async #window(window: PlanWindow, lookahead: number): Promise<void> {
+    const { chunkBytes, ledger } = this.#setup;
+    const settle = ledger.open(window.from, window.to);
+    const allow = (): Promise<void> => this.#allow(window.to, lookahead);
+    const work: Promise<void>[] = [];
+    if (window.empty.length > 0) work.push(this.#start(this.#clearWindow(window, allow)));
+    const perBatch = chunksPerBatch(chunkBytes);
+    for (let at = 0; at < window.data.length; at += perBatch) {
+      const buffer = await this.#setup.buffers.acquire();
+      if (this.#failure !== undefined) throw this.#failure;
+      throwIfAborted(this.#setup.signal);
+      work.push(this.#start(this.#batch(window.data.slice(at, at + perBatch), buffer, allow)));
+    }
+    const settled = Promise.all(work).then(() => {
+      settle();
+      this.#checkpointIfDue();
+    });
+    void this.#start(settled);
+  }
+
+  /** Keeps track of work that runs by itself; its failure ends the sync. */
+  #start(work: Promise<void>): Promise<void> {
+    const tracked = work.catch((error) => this.#fail(error)).finally(() => this.#running.delete(tracked));
+    this.#running.add(tracked);
+    return tracked;
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= error;
+    this.#setup.buffers.fail(this.#failure);
+  }
+
+  /** Resolves when writing below `to` is allowed, and has the next window's permission fetched meanwhile. */
+  async #allow(to: number, lookahead: number): Promise<void> {
+    const { ledger, checkpoint } = this.#setup;
+    while (!ledger.allows(to)) {
+      await (this.#checkpoint ?? this.#startCheckpoint(() => checkpoint(lookahead)));
+      if (this.#failure !== undefined) throw this.#failure;
+    }
+    if (!ledger.allows(lookahead) && !this.#checkpoint) void this.#startCheckpoint(() => checkpoint(lookahead));
+  }
+
+  #checkpointIfDue(): void {
+    const { ledger, checkpoint, ports } = this.#setup;
+    const sentBytes = this.counts.sentBytes - this.#checkpointSentBytes;
+    const elapsedMs = ports.clock.monotonicMs() - this.#checkpointMs;
+    if (this.#checkpoint || (sentBytes < CHECKPOINT_SENT_BYTES && elapsedMs < CHECKPOINT_MS)) return;
+    void this.#startCheckpoint(() => checkpoint(ledger.cursor));
+  }
+
+  #startCheckpoint(commit: () => Promise<void>): Promise<void> {
+    this.#checkpointSentBytes = this.counts.sentBytes;
+    this.#checkpointMs = this.#setup.ports.clock.monotonicMs();
+    const running = this.#start(commit()).finally(() => {
+      if (this.#checkpoint === running) this.#checkpoint = undefined;
+    });
+    this.#checkpoint = running;
+    return running;
+  }
+
+  /** Clears what the replica holds of chunks that the source says are zeros. */
+  async #clearWindow(window: PlanWindow, allow: () => Promise<void>): Promise<void> {
+    const { tree, ledger } = this.#setup;
+    for (const span of window.empty) {
+      // In doubt: the slot may hold bytes even where the entry says zeros.
+      for (const range of ledger.suspectWithin(span.from, span.to)) {
+        await allow();
+        await this.#setup.base.clear(range.from, range.to);
+      }
+      let from = -1;
+      let to = -1;
+      for await (const chunk of tree.usedChunks(span.from, span.to)) {
+        if (chunk !== to) {
+          if (from >= 0) await this.#clearRun(from, to, allow);
+          from = chunk;
+        }
+        to = chunk + 1;
+      }
+      if (from >= 0) await this.#clearRun(from, to, allow);
+    }
+  }
+
+  async #clearRun(from: number, to: number, allow: () => Promise<void>): Promise<void> {
+    const { base, tree } = this.#setup;
+    await allow();
+    await base.clear(from, to);
+    for (let chunk = from; chunk < to; chunk += 1) await tree.setEntry(chunk, NO_ENTRY);
+    this.counts.chunksCleared += to - from;
+  }
+
+  async #batch(chunks: readonly DataChunk[], buffer: ArrayBuffer, allow: () => Promise<void>): Promise<void> {
+    const { disk, generation, tree, ledger, pool, buffers, chunkBytes, full } = this.#setup;
+    const entries = new Uint8Array(chunks.length * ENTRY_BYTES);
+    for (const [i, { chunk }] of chunks.entries()) {
+      await tree.load(chunk);
+      entries.set(tree.entry(chunk), i * ENTRY_BYTES);
+    }
+    const result = await pool.scan({
+      kind: 'scan',
+      purpose: 'send',
+      disk,
+      generation,
+      chunks: Float64Array.from(chunks, ({ chunk }) => chunk),
+      ...packRanges(chunks, chunkBytes),
+      entries,
+      forced: Uint8Array.from(chunks, ({ chunk }) => (full || ledger.isSuspect(chunk) ? 1 : 0)),
+      buffer,
+    });
+    await this.#send(chunks, entries, result, allow);
+    buffers.release(result.buffer);
+    this.counts.readBytes += result.readBytes;
+    this.counts.doneBytes += chunks.reduce(
+      (sum, { extents }) => sum + extents.reduce((n, e) => n + e.lengthBytes, 0),
+      0,
+    );
+    this.counts.chunksCompared += chunks.length;
+    this.#setup.onProgress(this.counts);
+  }
+
+  async #send(
+    chunks: readonly DataChunk[],
+    oldEntries: Uint8Array,
+    { verdicts, entries, places, buffer }: ScanResult,
+    allow: () => Promise<void>,
+  ): Promise<void> {
+    const { base, tree } = this.#setup;
+    const changed: { readonly chunk: number; readonly offset: number; readonly lengthBytes: number }[] = [];
+    const zero: number[] = [];
+    for (const [i, { chunk }] of chunks.entries()) {
+      if (verdicts[i] === VERDICT.changed)
+        changed.push({ chunk, offset: places[i * 2]!, lengthBytes: places[i * 2 + 1]! });
+      else if (verdicts[i] === VERDICT.zero) zero.push(chunk);
+    }
+    if (changed.length === 0 && zero.length === 0) return;
+    await allow();
+    // Not `+= await`: that would read the sum before the wait and lose what others add meanwhile.
+    const sentBytes = await base.write(changed, buffer);
+    this.counts.sentBytes += sentBytes;
+    for (const chunk of zero) await base.clear(chunk, chunk + 1);
+    for (const [i, { chunk }] of chunks.entries()) {
+      if (verdicts[i] === VERDICT.same) continue;
+      const entry = entries.subarray(i * ENTRY_BYTES, (i + 1) * ENTRY_BYTES);
+      if (verdicts[i] === VERDICT.changed) this.counts.chunksSent += 1;
+      else if (!isZeroEntry(oldEntries.subarray(i * ENTRY_BYTES, (i + 1) * ENTRY_BYTES)))
+        this.counts.chunksCleared += 1;
+      await tree.setEntry(chunk, entry);
+    }
+  }
+}

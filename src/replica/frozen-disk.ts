@@ -1,0 +1,180 @@
+/**
+ * A disk of a replica, to be read: as a recovery point froze it, or (to find damage) as it stands.
+ *
+ * `batches` walks the manifest and fetches what the store holds of each chunk, several requests at a time, neighbours
+ * together, into buffers of a pool. Whoever takes a batch gives its buffer back. Nothing is opened or believed here.
+ */
+import { chunkCount, ENTRY_BYTES, PAGE_BYTES, paddedSlotBytes, readEntry } from '../chunker/index.ts';
+import { BlockferryError } from '../errors.ts';
+import { PAGE_WRITE_BYTES_MAX } from '../limits.ts';
+import type { Ports } from '../ports.ts';
+import type { BufferPool } from '../workers/index.ts';
+import { BaseLayout } from './base.ts';
+import type { DiskDescription } from './description.ts';
+import { baseKey, manifestKey } from './layout.ts';
+import { ManifestTree } from './manifest-tree.ts';
+import { pageCipher, type Replica } from './replica.ts';
+import type { PointDisk, TableReference } from './root.ts';
+
+/** Bytes between two pieces that are fetched along: cheaper than another request. */
+const GAP_BYTES_MAX = 64 * 1024;
+
+/** What to read: the snapshots of a recovery point, or the live blobs with the tables of the root. */
+export type DiskState = PointDisk | { readonly tables: readonly TableReference[]; readonly live: true };
+
+/** Chunks with what the store holds of them. */
+export interface FetchedBatch {
+  /** Ascending. */
+  readonly chunks: Float64Array;
+  /** 48 bytes a chunk. */
+  readonly entries: Uint8Array;
+  /** Offset and length in `buffer`, per chunk. */
+  readonly places: Float64Array;
+  readonly buffer: ArrayBuffer;
+  readonly fetchedBytes: number;
+}
+
+/** A chunk and where its stored bytes are. */
+interface Wanted {
+  readonly chunk: number;
+  readonly entry: Uint8Array;
+  readonly segment: number;
+  readonly offset: number;
+  readonly lengthBytes: number;
+}
+
+/** Pieces that one request fetches. */
+interface Fetch {
+  readonly segment: number;
+  readonly offset: number;
+  lengthBytes: number;
+  readonly wanted: Wanted[];
+}
+
+export class FrozenDisk {
+  readonly description: DiskDescription;
+  readonly tree: ManifestTree;
+  readonly #replica: Replica;
+  readonly #state: DiskState;
+  readonly #layout: BaseLayout;
+  readonly #signal: AbortSignal;
+
+  constructor(replica: Replica, disk: number, state: DiskState, ports: Pick<Ports, 'random'>, signal: AbortSignal) {
+    this.description = replica.description.disks[disk]!;
+    this.#replica = replica;
+    this.#state = state;
+    this.#signal = signal;
+    this.#layout = new BaseLayout(this.description);
+    const manifest = replica.store.pages(manifestKey(this.description.id));
+    const options = 'live' in state ? { signal } : { snapshot: state.manifestSnapshot, signal };
+    const access = { read: (offset: number) => manifest.read(offset, PAGE_BYTES, options) };
+    this.tree = new ManifestTree(this.description, pageCipher(replica, disk, ports), access, state.tables);
+  }
+
+  /** Chunks that are not zeros, ascending. */
+  usedChunks(): AsyncIterable<number> {
+    return this.tree.usedChunks(0, chunkCount(this.description));
+  }
+
+  /**
+   * Fetches the chunks of `numbers` (ascending, not zeros) into buffers of the pool, in batches. A buffer is acquired
+   * before its batch is asked for, so that is what bounds the memory; batches may resolve in any order. (They come
+   * inside an object because a generator would wait for a bare promise.)
+   */
+  async *batches(
+    numbers: AsyncIterable<number>,
+    buffers: BufferPool,
+  ): AsyncGenerator<{ readonly fetched: Promise<FetchedBatch> }> {
+    let wanted: Wanted[] = [];
+    let bytes = 0;
+    for await (const chunk of numbers) {
+      const next = await this.#locate(chunk);
+      if (bytes + next.lengthBytes > buffers.bufferBytes) {
+        yield { fetched: this.#fetchBatch(wanted, await buffers.acquire()) };
+        wanted = [];
+        bytes = 0;
+      }
+      wanted.push(next);
+      bytes += next.lengthBytes;
+    }
+    if (wanted.length > 0) yield { fetched: this.#fetchBatch(wanted, await buffers.acquire()) };
+  }
+
+  async #locate(chunk: number): Promise<Wanted> {
+    await this.tree.load(chunk);
+    const entry = Uint8Array.from(this.tree.entry(chunk));
+    const { clen } = readEntry(entry)!;
+    const { chunkBytes, layout } = this.description;
+    if (clen < 1 || clen > chunkBytes) throw damagedEntry(chunk, clen, chunkBytes);
+    const lengthBytes = layout === 'raw' ? clen : paddedSlotBytes(clen);
+    return { chunk, entry, lengthBytes, ...this.#layout.place(chunk) };
+  }
+
+  async #fetchBatch(wanted: readonly Wanted[], buffer: ArrayBuffer): Promise<FetchedBatch> {
+    const places = new Float64Array(wanted.length * 2);
+    const entries = new Uint8Array(wanted.length * ENTRY_BYTES);
+    const output = new Uint8Array(buffer);
+    let used = 0;
+    const at = new Map<Wanted, number>();
+    for (const [i, want] of wanted.entries()) {
+      places[i * 2] = used;
+      places[i * 2 + 1] = want.lengthBytes;
+      entries.set(want.entry, i * ENTRY_BYTES);
+      at.set(want, used);
+      used += want.lengthBytes;
+    }
+    const fetched = plan(wanted).map(async (fetch) => {
+      const bytes = await this.#read(fetch);
+      for (const want of fetch.wanted) {
+        const start = want.offset - fetch.offset;
+        output.set(bytes.subarray(start, start + want.lengthBytes), at.get(want)!);
+      }
+      return bytes.byteLength;
+    });
+    const fetchedBytes = (await Promise.all(fetched)).reduce((sum, n) => sum + n, 0);
+    return { chunks: Float64Array.from(wanted, ({ chunk }) => chunk), entries, places, buffer, fetchedBytes };
+  }
+
+  async #read({ segment, offset, lengthBytes, wanted }: Fetch): Promise<Uint8Array> {
+    const blob = this.#replica.store.pages(baseKey(this.description.id, segment));
+    const signal = this.#signal;
+    if ('live' in this.#state) return blob.read(offset, lengthBytes, { signal });
+    const frozen = this.#state.baseSnapshots.find((base) => base.segment === segment);
+    if (frozen) return blob.read(offset, lengthBytes, { snapshot: frozen.snapshot, signal });
+    const { chunk } = wanted[0]!;
+    throw new BlockferryError(
+      'REPLICA_ROOT',
+      `chunk ${chunk} lies in segment ${segment}, of which the point has no snapshot`,
+      {
+        facts: { segment, chunk, rule: 'a used segment has a snapshot' },
+      },
+    );
+  }
+}
+
+/** Joins pieces that lie close together into requests of at most one Put Page's size. */
+function plan(wanted: readonly Wanted[]): readonly Fetch[] {
+  const fetches: Fetch[] = [];
+  for (const want of wanted) {
+    const last = fetches.at(-1);
+    const gap = last && last.segment === want.segment ? want.offset - (last.offset + last.lengthBytes) : Number.NaN;
+    const joined = last ? want.offset + want.lengthBytes - last.offset : Number.NaN;
+    if (last && gap >= 0 && gap <= GAP_BYTES_MAX && joined <= PAGE_WRITE_BYTES_MAX) {
+      last.lengthBytes = joined;
+      last.wanted.push(want);
+    } else {
+      fetches.push({ segment: want.segment, offset: want.offset, lengthBytes: want.lengthBytes, wanted: [want] });
+    }
+  }
+  return fetches;
+}
+
+function damagedEntry(chunk: number, clen: number, chunkBytes: number): BlockferryError {
+  return new BlockferryError(
+    'REPLICA_MANIFEST',
+    `the entry of chunk ${chunk} has length ${clen}, a chunk has ${chunkBytes}`,
+    {
+      facts: { chunk, clen, rule: 'clen is at most that of the chunk' },
+    },
+  );
+}

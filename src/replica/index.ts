@@ -1,0 +1,54 @@
+/** The door of the replica: its format, and the verbs sync, restore and verify. */
+export { BaseLayout, fitsRaw, rawBlobBytes } from './base.ts';
+export { Committer, type RootChange, type SaveAnchor } from './committer.ts';
+export {
+  type DiskDescription,
+  decodeDescription,
+  encodeDescription,
+  isSafeFileName,
+  type Layout,
+  type ReplicaDescription,
+} from './description.ts';
+export type { DiskSyncCounts } from './disk-sync.ts';
+export { type DiskState, FrozenDisk } from './frozen-disk.ts';
+export { canonicalJson, JsonReader } from './json.ts';
+export { generateKeyFile, parseKeyFile } from './key-file.ts';
+export type { KeyMaterial, KeySlot } from './key-wrap.ts';
+export {
+  addEpoch,
+  addSlot,
+  createKeyring,
+  decodeKeyring,
+  encodeKeyring,
+  type Keyring,
+  type OpenKeyring,
+  openKeyring,
+  openWithMaster,
+  removeSlot,
+} from './keyring.ts';
+export { baseKey, DESCRIPTION_KEY, KEYRING_KEY, manifestKey, ROOT_KEY } from './layout.ts';
+export { createReplica, findReplica, openReplica, type Replica, type Unlock, workerSetup } from './replica.ts';
+export { type RestoreCounts, type RestoreSetup, restoreDisk } from './restore.ts';
+export {
+  type Anchor,
+  checkAnchor,
+  decodeRoot,
+  encodeRoot,
+  type RecoveryPoint,
+  ROOT_HASH_BYTES,
+  type Root,
+  type RootRecord,
+  rootHash,
+  type SuspectRange,
+} from './root.ts';
+export { type SyncProgress, type SyncResult, type SyncSetup, sync } from './sync.ts';
+export { dataBytes } from './sync-plan.ts';
+export {
+  type CompareCounts,
+  compareDisk,
+  type Damage,
+  type VerifyCounts,
+  type VerifySetup,
+  verifyDisk,
+} from './verify.ts';
+export { type SessionBlob, WriterSession } from './writer-session.ts';

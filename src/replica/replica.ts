@@ -1,0 +1,182 @@
+/**
+ * A replica, opened or just created: its description, keys and root, checked against one another.
+ *
+ * Promises: what `openReplica` returns belongs together (the root names this description, this keyring is not older than
+ * the root) and is authentic. With an anchor it is also no older than what was seen before. Reads nothing of the disks.
+ */
+
+import { bytesEqual } from '../bytes.ts';
+import { PageCipher, type SealingContext } from '../chunker/index.ts';
+import { BlockferryError } from '../errors.ts';
+import { REPLICA_JSON_BYTES_MAX, ROOT_BYTES_MAX } from '../limits.ts';
+import type { Ports } from '../ports.ts';
+import type { CallOptions, Store } from '../transport/index.ts';
+import type { WorkerSetup } from '../workers/index.ts';
+import { decodeDescription, descriptionHash, encodeDescription, type ReplicaDescription } from './description.ts';
+import type { KeyMaterial } from './key-wrap.ts';
+import { decodeKeyring, encodeKeyring, type OpenKeyring, openKeyring, openWithMaster } from './keyring.ts';
+import { DESCRIPTION_KEY, KEYRING_KEY, ROOT_KEY } from './layout.ts';
+import { type Anchor, checkAnchor, decodeRoot, encodeRoot, type Root, type RootRecord, rootHash } from './root.ts';
+
+/** What opens the keyring: material that unwraps a slot, or the master key that this machine keeps. */
+export type Unlock = { readonly materials: readonly KeyMaterial[] } | { readonly master: Uint8Array };
+
+export interface Replica {
+  readonly store: Store;
+  readonly description: ReplicaDescription;
+  readonly keyring: OpenKeyring;
+  readonly record: RootRecord;
+  /** Of the root object, for the next compare-and-swap. */
+  readonly rootEtag: string;
+  /** `proven`: the root was compared with an anchor. */
+  readonly freshness: 'proven' | 'not-proven';
+}
+
+/** Whether the store holds a committed replica at all, and of which item; reads no key. */
+export async function findReplica(
+  store: Store,
+  options: CallOptions = {},
+): Promise<{ readonly description: ReplicaDescription; readonly committed: boolean } | undefined> {
+  const object = await store.get(DESCRIPTION_KEY, REPLICA_JSON_BYTES_MAX, options);
+  if (!object) return undefined;
+  const root = await store.get(ROOT_KEY, ROOT_BYTES_MAX, options);
+  return { description: decodeDescription(object.bytes, DESCRIPTION_KEY), committed: root !== undefined };
+}
+
+/**
+ * Writes a new replica: description, keyring, then the blobs (`createBlobs`), then the first root, whose "must not
+ * exist" decides between two creators. What an interrupted creation left is overwritten: without a root nothing of it
+ * was ever committed.
+ * @throws REPLICA_FOREIGN if a committed replica is there.
+ */
+export async function createReplica(
+  store: Store,
+  description: ReplicaDescription,
+  keyring: OpenKeyring,
+  root: Omit<Root, 'description' | 'generation' | 'previous' | 'keyringCounter'>,
+  createBlobs: () => Promise<void>,
+  ports: Ports,
+  options: CallOptions = {},
+): Promise<Replica> {
+  const bytes = encodeDescription(description);
+  await store.put(DESCRIPTION_KEY, bytes, options);
+  await ports.failpoint('protect.after-description');
+  await store.put(KEYRING_KEY, encodeKeyring(keyring.keyring), options);
+  await ports.failpoint('protect.after-keyring');
+  await createBlobs();
+  await ports.failpoint('protect.after-blobs');
+  const first: Root = {
+    ...root,
+    generation: 1,
+    previous: new Uint8Array(32),
+    description: descriptionHash(bytes),
+    keyringCounter: keyring.keyring.counter,
+  };
+  const record = encodeRoot(first, keyring.keys.root);
+  const rootEtag = await store.put(ROOT_KEY, record, { ...options, ifMatch: null });
+  return {
+    store,
+    description,
+    keyring,
+    record: { root: first, hash: rootHash(record) },
+    rootEtag,
+    freshness: 'proven',
+  };
+}
+
+/**
+ * Opens a replica.
+ * @throws REPLICA_NOT_FOUND, KEY_WRONG, REPLICA_DESCRIPTION, REPLICA_KEYRING, REPLICA_ROOT, REPLICA_ROLLED_BACK
+ */
+export async function openReplica(
+  store: Store,
+  unlock: Unlock,
+  anchor: Anchor | undefined,
+  options: CallOptions = {},
+): Promise<Replica> {
+  // One after the other, in this order: whatever is committed between two of them is then newer than the first.
+  const describing = await store.get(DESCRIPTION_KEY, REPLICA_JSON_BYTES_MAX, options);
+  if (!describing) throw notFound(store, DESCRIPTION_KEY);
+  const description = decodeDescription(describing.bytes, DESCRIPTION_KEY);
+  const rooted = await store.get(ROOT_KEY, ROOT_BYTES_MAX, options);
+  if (!rooted) throw notFound(store, ROOT_KEY);
+  const locked = await store.get(KEYRING_KEY, REPLICA_JSON_BYTES_MAX, options);
+  if (!locked) throw notFound(store, KEYRING_KEY);
+  const sealed = decodeKeyring(locked.bytes, KEYRING_KEY);
+  const keyring =
+    'master' in unlock
+      ? openWithMaster(sealed, unlock.master, KEYRING_KEY)
+      : await openKeyring(sealed, unlock.materials, KEYRING_KEY);
+  const record = decodeRoot(rooted.bytes, keyring.keys.root, ROOT_KEY);
+  checkTogether(description, descriptionHash(describing.bytes), keyring, record.root);
+  if (anchor) checkAnchor(record, anchor, ROOT_KEY);
+  const freshness = anchor ? 'proven' : 'not-proven';
+  return { store, description, keyring, record, rootEtag: rooted.etag, freshness };
+}
+
+/** What seals and opens the records of one disk. */
+export function sealingContext(replica: Replica, disk: number, randomBytes: (n: number) => Uint8Array): SealingContext {
+  const { description, keyring } = replica;
+  const { epochs, currentEpoch } = keyring;
+  return { replicaId: description.replicaId, diskId: description.disks[disk]!.guid, epochs, currentEpoch, randomBytes };
+}
+
+/** The cipher of a disk's manifest pages. */
+export function pageCipher(replica: Replica, disk: number, ports: Pick<Ports, 'random'>): PageCipher {
+  return new PageCipher(sealingContext(replica, disk, (n) => ports.random.bytes(n)));
+}
+
+/** What the worker threads need to know of a replica. */
+export function workerSetup(replica: Replica): WorkerSetup {
+  const { description, keyring } = replica;
+  return {
+    replicaId: description.replicaId,
+    disks: description.disks.map(({ guid, layout, virtualSizeBytes, chunkBytes }) => ({
+      guid,
+      layout,
+      virtualSizeBytes,
+      chunkBytes,
+    })),
+    fingerprint: description.fingerprint,
+    fingerprintKey: keyring.keys.fingerprint,
+    compression: description.compression,
+    epochs: [...keyring.epochs.values()],
+    currentEpoch: keyring.currentEpoch,
+  };
+}
+
+function checkTogether(description: ReplicaDescription, hash: Uint8Array, keyring: OpenKeyring, root: Root): void {
+  if (!bytesEqual(root.description, hash)) {
+    throw new BlockferryError(
+      'REPLICA_DESCRIPTION',
+      `${DESCRIPTION_KEY} is not the one that the root was committed with`,
+      {
+        facts: { source: DESCRIPTION_KEY, rule: 'its SHA-256 stands in the root' },
+        hint: 'replica.json was changed or exchanged; restore it from a copy of the store',
+      },
+    );
+  }
+  if (keyring.keyring.counter < root.keyringCounter) {
+    throw new BlockferryError(
+      'REPLICA_KEYRING',
+      `${KEYRING_KEY} is version ${keyring.keyring.counter}, the root was committed with version ${root.keyringCounter}`,
+      {
+        facts: { source: KEYRING_KEY, counter: keyring.keyring.counter },
+        hint: 'an older keyring was put back; restore the newer one',
+      },
+    );
+  }
+  const disks = description.disks.length;
+  if (root.disks.length !== disks || root.points.some((point) => point.disks.length !== disks)) {
+    throw new BlockferryError('REPLICA_ROOT', `${ROOT_KEY}: number of disks differs from the ${disks} described`, {
+      facts: { source: ROOT_KEY, rule: 'one state per disk' },
+    });
+  }
+}
+
+function notFound(store: Store, key: string): BlockferryError {
+  return new BlockferryError('REPLICA_NOT_FOUND', `${store.url} holds no replica: ${key} is missing`, {
+    facts: { url: store.url, key },
+    hint: 'check the URL; an item whose first protect never began has nothing to bring back',
+  });
+}

@@ -1,0 +1,74 @@
+/**
+ * The ledger of a running disk sync: which windows are settled, and how far writing is allowed.
+ *
+ * A chunk may be overwritten in the live base only after a committed root names it as suspect; a chunk counts as
+ * compared only when its window and all before it are settled. `cursor` is the first chunk that is not settled,
+ * `intentEnd` the end of what the last committed root allows. A crash at any instant then leaves a root from which the
+ * next run knows what to look at again, and what to send whatever its fingerprint says.
+ */
+import type { SuspectRange } from './root.ts';
+
+interface Window {
+  readonly from: number;
+  readonly to: number;
+  settled: boolean;
+}
+
+export class SyncLedger {
+  readonly #disk: number;
+  readonly #windows: Window[] = [];
+  /** Left by an interrupted run; forgotten as the cursor passes them. */
+  readonly #inherited: readonly SuspectRange[];
+  #cursor: number;
+  #intentEnd: number;
+
+  constructor(disk: number, cursor: number, inherited: readonly SuspectRange[]) {
+    this.#disk = disk;
+    this.#cursor = cursor;
+    this.#intentEnd = cursor;
+    this.#inherited = inherited;
+  }
+
+  get cursor(): number {
+    return this.#cursor;
+  }
+
+  /** Whether the committed root allows writing chunks below `to`. */
+  allows(to: number): boolean {
+    return to <= this.#intentEnd;
+  }
+
+  /** Whether the stored bytes of a chunk are in doubt since an interrupted run. */
+  isSuspect(chunk: number): boolean {
+    return this.#inherited.some((range) => range.disk === this.#disk && chunk >= range.from && chunk < range.to);
+  }
+
+  /** Suspect chunks of [from, to), as ranges. */
+  suspectWithin(from: number, to: number): readonly { readonly from: number; readonly to: number }[] {
+    return this.#inherited
+      .filter((range) => range.disk === this.#disk && range.from < to && range.to > from)
+      .map((range) => ({ from: Math.max(from, range.from), to: Math.min(to, range.to) }));
+  }
+
+  /** A window is being worked on; returns what settles it. Windows must follow one another. */
+  open(from: number, to: number): () => void {
+    const window: Window = { from, to, settled: false };
+    this.#windows.push(window);
+    return () => {
+      window.settled = true;
+      while (this.#windows[0]?.settled) this.#cursor = this.#windows.shift()!.to;
+    };
+  }
+
+  /** The suspects to commit so that writing is allowed below `intentEnd`. */
+  suspects(intentEnd: number): readonly SuspectRange[] {
+    const own = { disk: this.#disk, from: this.#cursor, to: Math.max(intentEnd, this.#intentEnd) };
+    const left = this.#inherited.filter((range) => range.disk !== this.#disk || range.to > this.#cursor);
+    return own.to > own.from ? [...left, own] : left;
+  }
+
+  /** A root with `suspects(intentEnd)` was committed. */
+  committed(intentEnd: number): void {
+    this.#intentEnd = Math.max(this.#intentEnd, intentEnd);
+  }
+}

@@ -1,0 +1,232 @@
+/**
+ * sync, the verb: bring the base of every disk to what its source holds, and commit a recovery point.
+ *
+ * Initial replication is a sync against an empty manifest, resync one against a full one. Interrupted at any instant,
+ * a later sync goes on where the last committed root stands: it neither sends again what was committed nor reads again
+ * what was compared, unless the source changed in between.
+ */
+import { bytesEqual } from '../bytes.ts';
+import { PAGE_BYTES } from '../chunker/index.ts';
+import { BlockferryError } from '../errors.ts';
+import type { Ports } from '../ports.ts';
+import type { VirtualDisk } from '../vhd/index.ts';
+import { BufferPool, type WorkerPool } from '../workers/index.ts';
+import { BaseLayout } from './base.ts';
+import { collectSnapshots } from './collect-snapshots.ts';
+import type { Committer } from './committer.ts';
+import { batchBufferBytes, DiskSync, type DiskSyncCounts } from './disk-sync.ts';
+import { manifestKey } from './layout.ts';
+import { LiveBase } from './live-base.ts';
+import { ManifestTree } from './manifest-tree.ts';
+import { pageCipher } from './replica.ts';
+import type { PointDisk, RecoveryPoint, Root, SuspectRange, SyncState, TableReference } from './root.ts';
+import { sourceChanged, sourceStamp } from './source-stamp.ts';
+import { SyncLedger } from './sync-ledger.ts';
+import { dataBytes } from './sync-plan.ts';
+import type { SessionBlob, WriterSession } from './writer-session.ts';
+
+/** Recovery points kept; older ones go when a new one is committed. */
+export const POINTS_KEPT = 24;
+/** Batches in the air beyond those in the workers' hands: they wait for the store. */
+const BUFFERS_MAX = 24;
+
+export interface SyncSetup {
+  readonly committer: Committer;
+  readonly session: WriterSession;
+  readonly pool: WorkerPool;
+  /** In the order of the description. */
+  readonly sources: readonly VirtualDisk[];
+  /** Batches that may be on their way to the store. */
+  readonly lanes: number;
+  /** Send every chunk, whatever its fingerprint says. */
+  readonly full?: boolean;
+  /** Chunks whose stored bytes are known to be bad. */
+  readonly suspect?: readonly SuspectRange[];
+  readonly ports: Ports;
+  readonly signal: AbortSignal;
+  readonly onProgress?: (progress: SyncProgress) => void;
+}
+
+export interface SyncProgress extends Readonly<DiskSyncCounts> {
+  readonly disk: number;
+  readonly totalBytes: number;
+}
+
+export interface SyncResult {
+  readonly point: RecoveryPoint;
+  readonly root: Root;
+  readonly disks: readonly Readonly<DiskSyncCounts>[];
+}
+
+interface LiveDisk {
+  readonly base: LiveBase;
+  readonly manifest: SessionBlob;
+  readonly tree: ManifestTree;
+}
+
+/** Runs a sync to its recovery point. @throws SOURCE_CHANGED, and what disks, store and keys throw. */
+export async function sync(setup: SyncSetup): Promise<SyncResult> {
+  const { committer, sources, ports } = setup;
+  checkSizes(setup);
+  const stamp = await sourceStamp(sources);
+  const live: LiveDisk[] = [];
+  for (let disk = 0; disk < sources.length; disk += 1) live.push(await openLive(setup, disk));
+  await ports.failpoint('sync.after-fence');
+  await collectSnapshots(committer.root, live);
+  const start = startingState(setup, stamp);
+  const counts: Readonly<DiskSyncCounts>[] = [];
+  for (let disk = 0; disk < sources.length; disk += 1) {
+    counts.push(await syncDisk(setup, live, disk, start));
+  }
+  if (!bytesEqual(await sourceStamp(sources), stamp)) {
+    throw sourceChanged(sources.flatMap((source) => source.info.chain));
+  }
+  const root = await commitPoint(setup, live);
+  await collectSnapshots(root, live);
+  return { point: root.points.at(-1)!, root, disks: counts };
+}
+
+function checkSizes({ committer, sources }: SyncSetup): void {
+  const { disks } = committer.replica.description;
+  for (const [i, source] of sources.entries()) {
+    const expected = disks[i]!.virtualSizeBytes;
+    const { virtualSizeBytes, chain } = source.info;
+    if (virtualSizeBytes === expected) continue;
+    throw new BlockferryError('SOURCE_CHANGED', `${chain[0]} has ${virtualSizeBytes} bytes, its replica ${expected}`, {
+      facts: { source: chain[0] ?? '', virtualSizeBytes, expected },
+      hint: 'a resized disk needs a new replica: protect it under another URL',
+    });
+  }
+}
+
+async function openLive({ committer, session, ports }: SyncSetup, disk: number): Promise<LiveDisk> {
+  const { replica } = committer;
+  const description = replica.description.disks[disk]!;
+  const manifest = await session.open(manifestKey(description.id));
+  if (!manifest) {
+    throw new BlockferryError('REPLICA_MANIFEST', `${manifestKey(description.id)} is missing`, {
+      facts: { source: manifestKey(description.id) },
+      hint: 'the replica is damaged; protect the item anew under another URL',
+    });
+  }
+  const access = {
+    read: (offset: number) => manifest.read(offset, PAGE_BYTES),
+    write: (bytes: Uint8Array, offset: number) => manifest.write(bytes, offset),
+  };
+  const tables = replica.record.root.disks[disk]!.tables;
+  const tree = new ManifestTree(description, pageCipher(replica, disk, ports), access, tables);
+  return { base: new LiveBase(description.id, new BaseLayout(description), session), manifest, tree };
+}
+
+/** Where to begin: after an interruption at its cursor, if the source is still the same; else at the front. */
+function startingState({ committer, suspect = [], full }: SyncSetup, stamp: Uint8Array): SyncState {
+  const { sync: interrupted, points } = committer.root;
+  const kind = interrupted?.kind ?? (points.length === 0 ? 'initial' : 'resync');
+  const inherited = [...(interrupted?.suspect ?? []), ...suspect];
+  const resumes = interrupted && !full && suspect.length === 0 && bytesEqual(interrupted.source, stamp);
+  const position = resumes ? { disk: interrupted.disk, cursor: interrupted.cursor } : { disk: 0, cursor: 0 };
+  return { kind, source: stamp, ...position, suspect: inherited };
+}
+
+async function syncDisk(
+  setup: SyncSetup,
+  live: readonly LiveDisk[],
+  disk: number,
+  start: SyncState,
+): Promise<Readonly<DiskSyncCounts>> {
+  const { committer, sources, pool, ports, signal, lanes, full = false } = setup;
+  const { chunkBytes } = committer.replica.description.disks[disk]!;
+  const settled = disk < start.disk;
+  if (settled) return { readBytes: 0, doneBytes: 0, chunksCompared: 0, chunksSent: 0, chunksCleared: 0, sentBytes: 0 };
+  const { tree, base } = live[disk]!;
+  const ledger = new SyncLedger(
+    disk,
+    disk === start.disk ? start.cursor : 0,
+    start.suspect.filter((range) => range.disk >= disk),
+  );
+  const totalBytes = setup.onProgress ? await dataBytes(sources[disk]!, ledger.cursor, chunkBytes) : 0;
+  const buffers = new BufferPool(batchBufferBytes(chunkBytes), Math.min(BUFFERS_MAX, pool.threads * 2 + lanes));
+  const checkpoint = async (intentEnd: number): Promise<void> => {
+    await committer.commit(async (root) => {
+      const { cursor } = ledger;
+      const disks = await flushDisk(root, live, disk, ports);
+      return {
+        disks,
+        sync: { kind: start.kind, source: start.source, disk, cursor, suspect: ledger.suspects(intentEnd) },
+      };
+    }, signal);
+    ledger.committed(intentEnd);
+    await ports.failpoint('sync.after-intent');
+  };
+  const run = new DiskSync({
+    disk,
+    source: sources[disk]!,
+    chunkBytes,
+    generation: committer.root.generation + 1,
+    tree,
+    base,
+    ledger,
+    full,
+    checkpoint,
+    pool,
+    buffers,
+    ports,
+    signal,
+    onProgress: (counts) => setup.onProgress?.({ ...counts, disk, totalBytes }),
+  });
+  await run.run();
+  // The next disk's checkpoints say that this one is settled, so what was settled here must be committed first.
+  const { chunksSent, chunksCleared } = run.counts;
+  if (disk + 1 < live.length && chunksSent + chunksCleared > 0) await checkpoint(ledger.cursor);
+  return run.counts;
+}
+
+/** Makes a disk's acknowledged slots durable, then writes its changed pages. */
+async function flushDisk(
+  root: Root,
+  live: readonly LiveDisk[],
+  disk: number,
+  ports: Ports,
+): Promise<readonly { readonly tables: readonly TableReference[] }[]> {
+  const { base, tree, manifest } = live[disk]!;
+  await base.flush();
+  await ports.failpoint('sync.after-slots');
+  const tables = await tree.flush(root.generation + 1);
+  await manifest.flush();
+  await ports.failpoint('sync.after-pages');
+  return root.disks.map((state, i) => (i === disk ? { tables } : state));
+}
+
+/** Flushes everything, freezes all blobs, and commits the recovery point that names the frozen state. */
+async function commitPoint({ committer, ports, signal }: SyncSetup, live: readonly LiveDisk[]): Promise<Root> {
+  return committer.commit(async (root) => {
+    let state = root;
+    for (let disk = 0; disk < live.length; disk += 1) {
+      state = { ...state, disks: await flushDisk(state, live, disk, ports) };
+    }
+    const disks: PointDisk[] = [];
+    for (let disk = 0; disk < live.length; disk += 1) disks.push(await freeze(state, live[disk]!, disk));
+    await ports.failpoint('sync.after-snapshots');
+    const generation = root.generation + 1;
+    const point: RecoveryPoint = {
+      id: `p${generation}`,
+      timeMs: ports.clock.nowMs(),
+      consistency: 'crash',
+      generation,
+      disks,
+    };
+    return { disks: state.disks, points: [...root.points, point].slice(-POINTS_KEPT), sync: null };
+  }, signal);
+}
+
+/** The snapshots of a disk; those of the newest point serve again if nothing was changed since. */
+async function freeze(root: Root, { base, manifest }: LiveDisk, disk: number): Promise<PointDisk> {
+  const { tables } = root.disks[disk]!;
+  const newest = root.points.at(-1)?.disks[disk];
+  if (newest && !base.changed && sameTables(newest.tables, tables)) return newest;
+  return { tables, baseSnapshots: await base.snapshot(), manifestSnapshot: await manifest.snapshot() };
+}
+
+function sameTables(a: readonly TableReference[], b: readonly TableReference[]): boolean {
+  return a.length === b.length && a.every((table, i) => table.page === b[i]!.page && bytesEqual(table.tag, b[i]!.tag));
+}

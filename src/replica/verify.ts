@@ -1,0 +1,143 @@
+/**
+ * verify, the verb: open every slot of a recovery point (or a sample of them), and on request compare the manifest with
+ * the live disk. Changes nothing, writes nothing; what does not verify is reported, not thrown.
+ */
+import { ENTRY_BYTES } from '../chunker/index.ts';
+import type { WireError } from '../errors.ts';
+import type { Ports } from '../ports.ts';
+import type { VirtualDisk } from '../vhd/index.ts';
+import { BufferPool, VERDICT, type WorkerPool } from '../workers/index.ts';
+import { BATCH_BYTES, batchBufferBytes } from './disk-sync.ts';
+import { type DiskState, FrozenDisk } from './frozen-disk.ts';
+import type { ManifestTree } from './manifest-tree.ts';
+import { packRanges } from './pack-ranges.ts';
+import type { Replica } from './replica.ts';
+import { eachBatch } from './restore.ts';
+import { type DataChunk, planWindows } from './sync-plan.ts';
+
+export interface VerifySetup {
+  readonly replica: Replica;
+  readonly disk: number;
+  readonly state: DiskState;
+  readonly pool: WorkerPool;
+  readonly lanes: number;
+  /** Share of the chunks to open, in (0, 1]. */
+  readonly share: number;
+  readonly ports: Ports;
+  readonly signal: AbortSignal;
+  readonly onProgress?: (openedBytes: number, fetchedBytes: number) => void;
+}
+
+export interface Damage {
+  readonly chunk: number;
+  readonly error: WireError;
+}
+
+export interface VerifyCounts {
+  readonly chunksOpened: number;
+  readonly fetchedBytes: number;
+  readonly damage: readonly Damage[];
+}
+
+/** Opens the slots of one disk. A manifest that does not verify ends it with an error: nothing below it can be named. */
+export async function verifyDisk(setup: VerifySetup): Promise<VerifyCounts> {
+  const { replica, state, disk, pool, lanes, ports, signal, share } = setup;
+  const frozen = new FrozenDisk(replica, disk, state, ports, signal);
+  const { chunkBytes } = frozen.description;
+  const buffers = new BufferPool(batchBufferBytes(chunkBytes), pool.threads * 2 + lanes);
+  const damage: Damage[] = [];
+  let chunksOpened = 0;
+  let fetchedBytes = 0;
+  const open = async (batch: Parameters<Parameters<typeof eachBatch>[2]>[0]): Promise<ArrayBuffer> => {
+    const { chunks, entries, places, buffer } = batch;
+    const result = await pool.open({
+      kind: 'open',
+      disk,
+      chunks,
+      entries,
+      places,
+      buffer,
+      targets: new Float64Array(0),
+    });
+    for (const { index, error } of result.damage) damage.push({ chunk: chunks[index]!, error });
+    chunksOpened += chunks.length;
+    fetchedBytes += batch.fetchedBytes;
+    setup.onProgress?.(chunksOpened * chunkBytes, fetchedBytes);
+    return result.buffer;
+  };
+  await eachBatch(frozen, buffers, open, sample(frozen.usedChunks(), share, ports));
+  return { chunksOpened, fetchedBytes, damage: damage.sort((a, b) => a.chunk - b.chunk) };
+}
+
+/** Each item with the probability `share`. */
+async function* sample(chunks: AsyncIterable<number>, share: number, { random }: Ports): AsyncGenerator<number> {
+  for await (const chunk of chunks) if (share >= 1 || random.fraction() < share) yield chunk;
+}
+
+export interface CompareSetup {
+  readonly source: VirtualDisk;
+  readonly disk: number;
+  readonly chunkBytes: number;
+  readonly tree: ManifestTree;
+  readonly pool: WorkerPool;
+  readonly signal: AbortSignal;
+  readonly onProgress?: (readBytes: number) => void;
+}
+
+export interface CompareCounts {
+  readonly differingChunks: number;
+  readonly readBytes: number;
+}
+
+/** Chunks of a live disk whose content is not what the manifest says. Reads the disk, fetches no slot. */
+export async function compareDisk(setup: CompareSetup): Promise<CompareCounts> {
+  const { source, disk, chunkBytes, tree, pool, signal } = setup;
+  const perBatch = Math.max(1, BATCH_BYTES / chunkBytes);
+  const buffers = new BufferPool(ENTRY_BYTES, pool.threads * 2);
+  const running = new Set<Promise<void>>();
+  let differingChunks = 0;
+  let readBytes = 0;
+  let failure: unknown;
+  const compare = async (chunks: readonly DataChunk[], buffer: ArrayBuffer): Promise<void> => {
+    const entries = new Uint8Array(chunks.length * ENTRY_BYTES);
+    for (const [i, { chunk }] of chunks.entries()) {
+      await tree.load(chunk);
+      entries.set(tree.entry(chunk), i * ENTRY_BYTES);
+    }
+    const result = await pool.scan({
+      kind: 'scan',
+      purpose: 'compare',
+      disk,
+      generation: 0,
+      chunks: Float64Array.from(chunks, ({ chunk }) => chunk),
+      ...packRanges(chunks, chunkBytes),
+      entries,
+      forced: new Uint8Array(chunks.length),
+      buffer,
+    });
+    buffers.release(result.buffer);
+    readBytes += result.readBytes;
+    for (const verdict of result.verdicts) if (verdict !== VERDICT.same) differingChunks += 1;
+    setup.onProgress?.(readBytes);
+  };
+  const fail = (error: unknown): void => {
+    failure ??= error;
+    buffers.fail(failure);
+  };
+  try {
+    for await (const window of planWindows(source, chunkBytes, 0, perBatch)) {
+      signal.throwIfAborted();
+      for (const { from, to } of window.empty) for await (const _ of tree.usedChunks(from, to)) differingChunks += 1;
+      if (window.data.length === 0) continue;
+      const task: Promise<void> = compare(window.data, await buffers.acquire())
+        .catch(fail)
+        .finally(() => running.delete(task));
+      running.add(task);
+    }
+  } catch (error) {
+    fail(error);
+  }
+  await Promise.all(running);
+  if (failure !== undefined) throw failure;
+  return { differingChunks, readBytes };
+}

@@ -1,0 +1,105 @@
+/**
+ * What a worker does with a batch: read and scan, or open and write. Synchronous from end to end; the thread entry only
+ * carries messages. Memory: one chunk of scratch, and the buffer that came with the task.
+ */
+import { type ChunkKernel, chunkLengthBytes, ENTRY_BYTES, entryAt, slotSizeBytes } from '../chunker/index.ts';
+import { toWire } from '../errors.ts';
+import { RangeCursor, readRange, writeRange } from './file-ranges.ts';
+import {
+  type OpenResult,
+  type OpenTask,
+  type ScanResult,
+  type ScanTask,
+  VERDICT,
+  type WorkerDisk,
+} from './protocol.ts';
+
+/** A disk as a worker holds it. */
+export interface BatchDisk {
+  readonly disk: WorkerDisk;
+  readonly kernel: ChunkKernel;
+  /** One chunk, for reading into. */
+  readonly scratch: Buffer;
+}
+
+/** Reads each chunk, scans it, and lines up in `task.buffer` what has to be sent. */
+export function scanBatch(task: ScanTask, { disk, kernel, scratch }: BatchDisk): ScanResult {
+  const count = task.chunks.length;
+  const verdicts = new Uint8Array(count);
+  const entries = new Uint8Array(count * ENTRY_BYTES);
+  const places = new Float64Array(count * 2);
+  const output = Buffer.from(task.buffer);
+  const cursor = new RangeCursor(task.ranges);
+  const raw = disk.layout === 'raw';
+  const roomBytes = raw ? disk.chunkBytes : slotSizeBytes(disk.chunkBytes);
+  let used = 0;
+  let readBytes = 0;
+  for (let i = 0; i < count; i += 1) {
+    const chunk = task.chunks[i]!;
+    const length = chunkLengthBytes(disk, chunk);
+    if (task.purpose === 'send' && used + roomBytes > output.byteLength) {
+      throw new RangeError(`a batch of ${count} chunks does not fit into ${output.byteLength} bytes`);
+    }
+    // Layout raw sends the bytes themselves: they are read where they are sent from.
+    const plaintext =
+      raw && task.purpose === 'send' ? output.subarray(used, used + length) : scratch.subarray(0, length);
+    readBytes += gather(task, i, cursor, plaintext);
+    const entry = entryAt(task.entries, i);
+    if (task.purpose === 'compare') {
+      verdicts[i] = VERDICT[kernel.compare(plaintext, entry)];
+      continue;
+    }
+    const forced = task.forced[i] === 1;
+    const newEntry = entryAt(entries, i);
+    const scanned = kernel.scan(plaintext, chunk, task.generation, entry, forced, newEntry, output, used);
+    verdicts[i] = VERDICT[scanned.verdict];
+    if (scanned.verdict !== 'changed') continue;
+    const lengthBytes = raw ? length : scanned.slotBytes;
+    places[i * 2] = used;
+    places[i * 2 + 1] = lengthBytes;
+    used += lengthBytes;
+  }
+  return { verdicts, entries, places, readBytes, buffer: task.buffer };
+}
+
+/** Fills `into` with the chunk's ranges, and with zeros where there is none. Returns the bytes read from files. */
+function gather(task: ScanTask, index: number, cursor: RangeCursor, into: Buffer): number {
+  let filled = 0;
+  let readBytes = 0;
+  cursor.visit(index, (offset, descriptor, fileOffset, lengthBytes) => {
+    if (offset > filled) into.fill(0, filled, offset);
+    const part = into.subarray(offset, offset + lengthBytes);
+    if (descriptor < 0) part.set(task.inline[-1 - descriptor]!);
+    else {
+      readRange(descriptor, part, fileOffset);
+      readBytes += lengthBytes;
+    }
+    filled = offset + lengthBytes;
+  });
+  if (filled < into.byteLength) into.fill(0, filled);
+  return readBytes;
+}
+
+/** Opens each chunk and writes it to its targets, if there are any. Damage is reported, not thrown. */
+export function openBatch(task: OpenTask, { disk, kernel }: BatchDisk): OpenResult {
+  const input = Buffer.from(task.buffer);
+  const cursor = new RangeCursor(task.targets);
+  const damage: OpenResult['damage'][number][] = [];
+  let writtenBytes = 0;
+  for (let i = 0; i < task.chunks.length; i += 1) {
+    const chunk = task.chunks[i]!;
+    const at = task.places[i * 2]!;
+    const stored = input.subarray(at, at + task.places[i * 2 + 1]!);
+    let plaintext: Uint8Array;
+    try {
+      plaintext = kernel.open(stored, chunk, entryAt(task.entries, i), chunkLengthBytes(disk, chunk));
+    } catch (error) {
+      damage.push({ index: i, error: toWire(error) });
+      continue;
+    }
+    cursor.visit(i, (offset, descriptor, fileOffset, lengthBytes) => {
+      writtenBytes += writeRange(descriptor, plaintext.subarray(offset, offset + lengthBytes), fileOffset);
+    });
+  }
+  return { writtenBytes, damage, buffer: task.buffer };
+}

@@ -1,0 +1,64 @@
+/**
+ * The pool of worker threads, over Piscina. A worker reads and writes disk files itself, by descriptor: source bytes
+ * never cross a thread. Batches may finish in any order; the caller keeps the order it needs.
+ */
+import { availableParallelism } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { Piscina } from 'piscina';
+import { abortedError, fromWire, throwIfAborted } from '../errors.ts';
+import type { OpenResult, OpenTask, ScanResult, ScanTask, Task, TaskFailure, WorkerSetup } from './protocol.ts';
+
+/** Worker threads unless told otherwise: more than this only fights over memory bandwidth. */
+const THREADS_DEFAULT_MAX = 8;
+
+export interface WorkerPoolOptions {
+  readonly threads?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export class WorkerPool {
+  readonly threads: number;
+  readonly #piscina: Piscina<Task, ScanResult | OpenResult | TaskFailure>;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(setup: WorkerSetup, options: WorkerPoolOptions = {}) {
+    this.threads = options.threads ?? Math.min(availableParallelism(), THREADS_DEFAULT_MAX);
+    this.#signal = options.signal;
+    this.#piscina = new Piscina({
+      filename: fileURLToPath(new URL('./thread.js', import.meta.url)),
+      name: 'run',
+      workerData: setup,
+      minThreads: this.threads,
+      maxThreads: this.threads,
+      // A worker fetches its next batch while the previous result travels; two in hand keep it busy.
+      concurrentTasksPerWorker: 1,
+      idleTimeout: Number.POSITIVE_INFINITY,
+      recordTiming: false,
+      env: {},
+      execArgv: [],
+    });
+  }
+
+  /** Transfers `task.buffer`; the result brings it back. */
+  scan(task: ScanTask): Promise<ScanResult> {
+    return this.#run(task) as Promise<ScanResult>;
+  }
+
+  /** Transfers `task.buffer`; the result brings it back. */
+  open(task: OpenTask): Promise<OpenResult> {
+    return this.#run(task) as Promise<OpenResult>;
+  }
+
+  /** Ends the threads; batches under way are dropped. */
+  async close(): Promise<void> {
+    await this.#piscina.destroy();
+  }
+
+  async #run(task: Task): Promise<ScanResult | OpenResult> {
+    throwIfAborted(this.#signal);
+    const result = await this.#piscina.run(task, { transferList: [task.buffer] });
+    if (this.#signal?.aborted) throw abortedError(this.#signal);
+    if ('error' in result) throw fromWire(result.error);
+    return result;
+  }
+}
