@@ -17,7 +17,7 @@ import {
   restoreDisk,
 } from '../replica/index.ts';
 import { createDisk, type DiskFormat, type DiskWriter } from '../vhd/index.ts';
-import { latestPoint, sessionLanes, sessionSignal, withReplica, withWorkers } from './open-item.ts';
+import { latestPoint, readAccess, withReplica, withWorkers } from './open-item.ts';
 import type { FailoverReport, FailoverRequest, ReplicaReference, Session } from './types.ts';
 
 /** Brings the disks of a recovery point back. */
@@ -84,9 +84,10 @@ function outputPaths(disks: readonly DiskDescription[], directory: string, forma
 }
 
 async function checkSpace(session: Session, replica: Replica, point: RecoveryPoint, directory: string): Promise<void> {
+  const access = readAccess(session);
   let neededBytes = 0;
   for (const [i, disk] of replica.description.disks.entries()) {
-    const frozen = new FrozenDisk(replica, i, point.disks[i]!, session.ports, sessionSignal(session));
+    const frozen = new FrozenDisk(replica, i, point.disks[i]!, access);
     let chunks = 0;
     for await (const _ of frozen.tree.usedChunks(0, chunkCount(disk))) chunks += 1;
     neededBytes += chunks * disk.chunkBytes;
@@ -116,8 +117,6 @@ async function restoreAll(
       for (const [disk, description] of replica.description.disks.entries()) {
         const writer = await openOutput(session, paths[disk]!, description, format);
         writers.push(writer);
-        const lanes = sessionLanes(session);
-        const signal = sessionSignal(session);
         const onProgress = (done: RestoreCounts): void => {
           const { doneBytes, totalBytes, fetchedBytes } = done;
           const event = {
@@ -129,7 +128,9 @@ async function restoreAll(
           } as const;
           session.onEvent?.({ type: 'progress', ...event });
         };
-        counts.push(await restoreDisk({ replica, point, disk, writer, pool, lanes, ports, signal, onProgress }));
+        counts.push(
+          await restoreDisk({ replica, point, disk, writer, pool, access: readAccess(session), ports, onProgress }),
+        );
       }
     });
     for (const writer of writers) {

@@ -4,15 +4,7 @@ import { chunkCount } from '../chunker/index.ts';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { compareDisk, FrozenDisk, type Replica, verifyDisk } from '../replica/index.ts';
 import { LocalItem } from './local-state.ts';
-import {
-  latestPoint,
-  openOwn,
-  openReference,
-  sessionLanes,
-  sessionSignal,
-  withDisks,
-  withWorkers,
-} from './open-item.ts';
+import { latestPoint, readAccess, sessionSignal, withDisks, withOwn, withReplica, withWorkers } from './open-item.ts';
 import type { ItemStatus, PointInfo, ReplicaReference, Session, VerifyReport, VerifyRequest } from './types.ts';
 
 /** The state of one item, or of all items of this home. A store that does not answer is a state too. */
@@ -117,10 +109,9 @@ async function verifyReplica(
         disk,
         state: point.disks[disk]!,
         pool,
-        lanes: sessionLanes(session),
+        access: readAccess(session),
         share: subsetPercent / 100,
         ports: session.ports,
-        signal: sessionSignal(session),
         onProgress: (doneBytes, transferredBytes) => {
           const event = {
             phase: 'verify',
@@ -157,7 +148,7 @@ async function differences(session: Session, replica: Replica, paths: readonly s
       let total = 0;
       for (const [disk, source] of sources.entries()) {
         const signal = sessionSignal(session);
-        const { tree, description } = new FrozenDisk(replica, disk, point.disks[disk]!, session.ports, signal);
+        const { tree, description } = new FrozenDisk(replica, disk, point.disks[disk]!, readAccess(session));
         const { chunkBytes } = description;
         total += (await compareDisk({ source, disk, chunkBytes, tree, pool, signal })).differingChunks;
       }

@@ -2,17 +2,19 @@
  * Opening what an operation works on: the store and replica of an item of this home or of a URL, the disks, and, for
  * operations that write, the item's lock and a writer session.
  */
+import pLimit from 'p-limit';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import type { ProcessLock } from '../ports.ts';
 import {
   Committer,
   openReplica,
+  type ReadAccess,
   type RecoveryPoint,
   type Replica,
   WriterSession,
   workerSetup,
 } from '../replica/index.ts';
-import { openStore, type Store } from '../transport/index.ts';
+import { Bandwidth, Lanes, openStore, Retry, type RetryEvent, RetryingStore } from '../transport/index.ts';
 import { openDisk, type VirtualDisk } from '../vhd/index.ts';
 import { WorkerPool } from '../workers/index.ts';
 import { loadKeys } from './key-sources.ts';
@@ -27,15 +29,36 @@ export function sessionSignal(session: Session): AbortSignal {
   return session.signal ?? new AbortController().signal;
 }
 
-export function sessionLanes(session: Session): number {
+/** Makes the lanes of one blob; all lanes of an operation share its bound on requests and its bandwidth. */
+export function sessionLanes(session: Session): () => Lanes {
   const lanes = session.lanes ?? LANES_DEFAULT;
-  if (Number.isInteger(lanes) && lanes >= 1 && lanes <= LANES_MAX) return lanes;
-  throw new BlockferryError('USAGE', `${lanes} upload lanes are outside 1 to ${LANES_MAX}`, { facts: { lanes } });
+  if (!Number.isInteger(lanes) || lanes < 1 || lanes > LANES_MAX) {
+    throw new BlockferryError('USAGE', `${lanes} upload lanes are outside 1 to ${LANES_MAX}`, { facts: { lanes } });
+  }
+  const { clock } = session.ports;
+  const limit = pLimit(lanes);
+  const bandwidth = new Bandwidth(clock, session.bandwidthBytesPerSecond);
+  return () => new Lanes({ clock, limit, bandwidth });
 }
 
-/** A store, closed whatever happens. */
-export async function withStore<T>(session: Session, url: string, work: (store: Store) => Promise<T>): Promise<T> {
-  const store = await openStore(url, { ports: session.ports, environment: session.environment });
+/** How an operation reads the store. */
+export function readAccess(session: Session): ReadAccess {
+  return { lanes: sessionLanes(session)(), ports: session.ports, signal: sessionSignal(session) };
+}
+
+/** A store whose calls are tried again, closed whatever happens. */
+export async function withStore<T>(
+  session: Session,
+  url: string,
+  work: (store: RetryingStore) => Promise<T>,
+): Promise<T> {
+  const { ports, environment } = session;
+  const onRetry = ({ operation, tries, waitMs, error }: RetryEvent): void => {
+    const message = `${operation}: try ${tries} failed (${error.message}), again in ${waitMs} ms`;
+    session.onEvent?.({ type: 'notice', code: 'RETRY', message });
+  };
+  const retry = new Retry({ clock: ports.clock, random: ports.random, onRetry });
+  const store = new RetryingStore(await openStore(url, { ports, environment }), retry);
   try {
     return await work(store);
   } finally {
@@ -68,7 +91,12 @@ export async function withOwn<T>(session: Session, name: string, work: (own: Own
   return withStore(session, state.url, async (store) => work(await openOwn(session, item, state, store)));
 }
 
-export async function openOwn(session: Session, item: LocalItem, state: ItemState, store: Store): Promise<OwnReplica> {
+export async function openOwn(
+  session: Session,
+  item: LocalItem,
+  state: ItemState,
+  store: RetryingStore,
+): Promise<OwnReplica> {
   const master = await item.loadMaster();
   const unlock = master ? { master } : { materials: await loadKeys(state.keys, session.ports) };
   const replica = await openReplica(store, unlock, await item.loadAnchor(), { signal: sessionSignal(session) });

@@ -24,7 +24,7 @@ import {
   type Replica,
   type ReplicaDescription,
 } from '../replica/index.ts';
-import type { Store } from '../transport/index.ts';
+import type { RetryingStore } from '../transport/index.ts';
 import { fixedVhdFooter, type VirtualDisk } from '../vhd/index.ts';
 import { loadKeys } from './key-sources.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
@@ -54,7 +54,7 @@ function withResources<T>(
   session: Session,
   url: string,
   paths: readonly string[],
-  work: (store: Store, disks: readonly VirtualDisk[]) => Promise<T>,
+  work: (store: RetryingStore, disks: readonly VirtualDisk[]) => Promise<T>,
 ): Promise<T> {
   return withDisks(session, paths, (disks) => withStore(session, url, (store) => work(store, disks)));
 }
@@ -75,7 +75,7 @@ async function begin(
   item: LocalItem,
   request: ProtectRequest,
   paths: readonly string[],
-  store: Store,
+  store: RetryingStore,
 ): Promise<ItemState> {
   const signal = sessionSignal(session);
   await store.prepare({ signal });
@@ -129,7 +129,7 @@ async function create(
   state: ItemState,
   request: ProtectRequest,
   disks: readonly VirtualDisk[],
-  store: Store,
+  store: RetryingStore,
 ): Promise<Replica> {
   const { ports } = session;
   const options = { signal: sessionSignal(session) };
@@ -192,7 +192,7 @@ function tooLargeForRaw(path: string, virtualSizeBytes: number): BlockferryError
 }
 
 /** The blobs that must exist before the first root; segments of a sealed base come as they are needed. */
-async function createBlobs(session: Session, store: Store, description: ReplicaDescription): Promise<void> {
+async function createBlobs(session: Session, store: RetryingStore, description: ReplicaDescription): Promise<void> {
   const options = { signal: sessionSignal(session) };
   for await (const key of store.list('disks/', options)) await store.pages(key).remove(undefined, options);
   for (const disk of description.disks) {
@@ -202,7 +202,12 @@ async function createBlobs(session: Session, store: Store, description: ReplicaD
 }
 
 /** A fixed VHD of zeros: the footer stands from the start, so the blob can be booted as soon as its data is there. */
-async function createRawBase(session: Session, store: Store, disk: DiskDescription, createdMs: number): Promise<void> {
+async function createRawBase(
+  session: Session,
+  store: RetryingStore,
+  disk: DiskDescription,
+  createdMs: number,
+): Promise<void> {
   const options = { signal: sessionSignal(session) };
   const sizeBytes = new BaseLayout(disk).segmentBytes(0);
   const footer = fixedVhdFooter({ virtualSizeBytes: sizeBytes - 512, uniqueId: disk.guid, createdMs });

@@ -4,15 +4,7 @@
 import { compareDisk, dataBytes, FrozenDisk, type SuspectRange, verifyDisk } from '../replica/index.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
 import { LocalItem } from './local-state.ts';
-import {
-  type OwnReplica,
-  openOwn,
-  sessionLanes,
-  sessionSignal,
-  withDisks,
-  withLock,
-  withWorkers,
-} from './open-item.ts';
+import { type OwnReplica, readAccess, sessionSignal, withDisks, withLock, withOwn, withWorkers } from './open-item.ts';
 import { runSync } from './run-sync.ts';
 import type { ResyncEstimate, Session, SyncReport } from './types.ts';
 
@@ -83,7 +75,7 @@ async function allDataBytes(sources: readonly VirtualDisk[]): Promise<number> {
 /** The base as it stands now, under the manifest of the root. */
 function liveDisk(session: Session, { replica }: OwnReplica, disk: number): FrozenDisk {
   const { tables } = replica.record.root.disks[disk]!;
-  return new FrozenDisk(replica, disk, { tables, live: true }, session.ports, sessionSignal(session));
+  return new FrozenDisk(replica, disk, { tables, live: true }, readAccess(session));
 }
 
 /** Chunks of the live base that do not verify, as suspects for the sync. */
@@ -96,10 +88,9 @@ async function damagedRanges(session: Session, { replica }: OwnReplica): Promise
         disk,
         state: { tables, live: true },
         pool,
-        lanes: sessionLanes(session),
+        access: readAccess(session),
         share: 1,
         ports: session.ports,
-        signal: sessionSignal(session),
       });
       ranges.push(
         ...joined(

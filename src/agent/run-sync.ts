@@ -1,7 +1,7 @@
 /** A sync as the operations run it: with workers, leases, progress events and a report. */
 import { type SuspectRange, sync } from '../replica/index.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
-import { type OwnReplica, sessionLanes, withWorkers, withWriter } from './open-item.ts';
+import { type OwnReplica, withWorkers, withWriter } from './open-item.ts';
 import type { Session, SyncReport } from './types.ts';
 
 export interface RunSyncOptions {
@@ -27,7 +27,6 @@ export async function runSync(
         session: writer,
         pool,
         sources,
-        lanes: sessionLanes(session),
         full,
         suspect,
         ports: session.ports,

@@ -8,6 +8,7 @@ import { chunkCount, ENTRY_BYTES, PAGE_BYTES, paddedSlotBytes, readEntry } from 
 import { BlockferryError } from '../errors.ts';
 import { PAGE_WRITE_BYTES_MAX } from '../limits.ts';
 import type { Ports } from '../ports.ts';
+import type { Lanes, ReadOptions } from '../transport/index.ts';
 import type { BufferPool } from '../workers/index.ts';
 import { BaseLayout } from './base.ts';
 import type { DiskDescription } from './description.ts';
@@ -21,6 +22,13 @@ const GAP_BYTES_MAX = 64 * 1024;
 
 /** What to read: the snapshots of a recovery point, or the live blobs with the tables of the root. */
 export type DiskState = PointDisk | { readonly tables: readonly TableReference[]; readonly live: true };
+
+/** How the store is read. */
+export interface ReadAccess {
+  readonly lanes: Lanes;
+  readonly ports: Pick<Ports, 'random'>;
+  readonly signal: AbortSignal;
+}
 
 /** Chunks with what the store holds of them. */
 export interface FetchedBatch {
@@ -57,18 +65,21 @@ export class FrozenDisk {
   readonly #replica: Replica;
   readonly #state: DiskState;
   readonly #layout: BaseLayout;
+  readonly #lanes: Lanes;
   readonly #signal: AbortSignal;
 
-  constructor(replica: Replica, disk: number, state: DiskState, ports: Pick<Ports, 'random'>, signal: AbortSignal) {
+  constructor(replica: Replica, disk: number, state: DiskState, access: ReadAccess) {
     this.description = replica.description.disks[disk]!;
     this.#replica = replica;
     this.#state = state;
+    const { lanes, ports, signal } = access;
+    this.#lanes = lanes;
     this.#signal = signal;
     this.#layout = new BaseLayout(this.description);
     const manifest = replica.store.pages(manifestKey(this.description.id));
     const options = 'live' in state ? { signal } : { snapshot: state.manifestSnapshot, signal };
-    const access = { read: (offset: number) => manifest.read(offset, PAGE_BYTES, options) };
-    this.tree = new ManifestTree(this.description, pageCipher(replica, disk, ports), access, state.tables);
+    const pages = { read: (offset: number) => manifest.read(offset, PAGE_BYTES, options) };
+    this.tree = new ManifestTree(this.description, pageCipher(replica, disk, ports), pages, state.tables);
   }
 
   /** Chunks that are not zeros, ascending. */
@@ -138,9 +149,11 @@ export class FrozenDisk {
   async #read({ segment, offset, lengthBytes, wanted }: Fetch): Promise<Uint8Array> {
     const blob = this.#replica.store.pages(baseKey(this.description.id, segment));
     const signal = this.#signal;
-    if ('live' in this.#state) return blob.read(offset, lengthBytes, { signal });
+    const read = (options: ReadOptions): Promise<Uint8Array> =>
+      this.#lanes.run(lengthBytes, () => blob.read(offset, lengthBytes, options), { signal });
+    if ('live' in this.#state) return read({ signal });
     const frozen = this.#state.baseSnapshots.find((base) => base.segment === segment);
-    if (frozen) return blob.read(offset, lengthBytes, { snapshot: frozen.snapshot, signal });
+    if (frozen) return read({ snapshot: frozen.snapshot, signal });
     const { chunk } = wanted[0]!;
     throw new BlockferryError(
       'REPLICA_ROOT',

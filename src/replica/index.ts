@@ -10,7 +10,7 @@ export {
   type ReplicaDescription,
 } from './description.ts';
 export type { DiskSyncCounts } from './disk-sync.ts';
-export { type DiskState, FrozenDisk } from './frozen-disk.ts';
+export { type DiskState, FrozenDisk, type ReadAccess } from './frozen-disk.ts';
 export { canonicalJson, JsonReader } from './json.ts';
 export { generateKeyFile, parseKeyFile } from './key-file.ts';
 export type { KeyMaterial, KeySlot } from './key-wrap.ts';

@@ -10,7 +10,7 @@ import { PageCipher, type SealingContext } from '../chunker/index.ts';
 import { BlockferryError } from '../errors.ts';
 import { REPLICA_JSON_BYTES_MAX, ROOT_BYTES_MAX } from '../limits.ts';
 import type { Ports } from '../ports.ts';
-import type { CallOptions, Store } from '../transport/index.ts';
+import type { CallOptions, RetryingStore, Store } from '../transport/index.ts';
 import type { WorkerSetup } from '../workers/index.ts';
 import { decodeDescription, descriptionHash, encodeDescription, type ReplicaDescription } from './description.ts';
 import type { KeyMaterial } from './key-wrap.ts';
@@ -22,7 +22,7 @@ import { type Anchor, checkAnchor, decodeRoot, encodeRoot, type Root, type RootR
 export type Unlock = { readonly materials: readonly KeyMaterial[] } | { readonly master: Uint8Array };
 
 export interface Replica {
-  readonly store: Store;
+  readonly store: RetryingStore;
   readonly description: ReplicaDescription;
   readonly keyring: OpenKeyring;
   readonly record: RootRecord;
@@ -50,7 +50,7 @@ export async function findReplica(
  * @throws REPLICA_FOREIGN if a committed replica is there.
  */
 export async function createReplica(
-  store: Store,
+  store: RetryingStore,
   description: ReplicaDescription,
   keyring: OpenKeyring,
   root: Omit<Root, 'description' | 'generation' | 'previous' | 'keyringCounter'>,
@@ -89,7 +89,7 @@ export async function createReplica(
  * @throws REPLICA_NOT_FOUND, KEY_WRONG, REPLICA_DESCRIPTION, REPLICA_KEYRING, REPLICA_ROOT, REPLICA_ROLLED_BACK
  */
 export async function openReplica(
-  store: Store,
+  store: RetryingStore,
   unlock: Unlock,
   anchor: Anchor | undefined,
   options: CallOptions = {},

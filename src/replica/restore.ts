@@ -10,12 +10,14 @@ import { BlockferryError, fromWire, isBlockferryError } from '../errors.ts';
 import type { Ports } from '../ports.ts';
 import type { DiskWriter } from '../vhd/index.ts';
 import { BufferPool, RANGE_FIELDS, type WorkerPool } from '../workers/index.ts';
-import { type FetchedBatch, FrozenDisk } from './frozen-disk.ts';
+import { type FetchedBatch, FrozenDisk, type ReadAccess } from './frozen-disk.ts';
 import type { Replica } from './replica.ts';
 import type { RecoveryPoint } from './root.ts';
 
 /** Bytes fetched per message to a worker. */
 const BATCH_BYTES = 4 * MIB;
+/** Batches on their way from the store beyond those in the workers' hands. */
+export const BATCHES_AHEAD = 4;
 
 export interface RestoreSetup {
   readonly replica: Replica;
@@ -24,10 +26,8 @@ export interface RestoreSetup {
   /** A new file of the disk's size. The caller finishes it, when all disks of the item are there, or aborts it. */
   readonly writer: DiskWriter;
   readonly pool: WorkerPool;
-  /** Batches that may be on their way from the store. */
-  readonly lanes: number;
+  readonly access: ReadAccess;
   readonly ports: Ports;
-  readonly signal: AbortSignal;
   readonly onProgress?: (progress: RestoreCounts) => void;
 }
 
@@ -50,13 +50,13 @@ export async function restoreDisk(setup: RestoreSetup): Promise<RestoreCounts> {
 }
 
 async function copyChunks(setup: RestoreSetup): Promise<RestoreCounts> {
-  const { replica, point, disk, pool, lanes, ports, signal } = setup;
-  const frozen = new FrozenDisk(replica, disk, point.disks[disk]!, ports, signal);
+  const { replica, point, disk, pool, access } = setup;
+  const frozen = new FrozenDisk(replica, disk, point.disks[disk]!, access);
   const { chunkBytes } = frozen.description;
   let totalBytes = 0;
   if (setup.onProgress) for await (const _ of frozen.usedChunks()) totalBytes += chunkBytes;
   const bufferBytes = Math.max(BATCH_BYTES, slotSizeBytes(chunkBytes));
-  const buffers = new BufferPool(bufferBytes, pool.threads * 2 + lanes);
+  const buffers = new BufferPool(bufferBytes, pool.threads * 2 + BATCHES_AHEAD);
   const counts = { doneBytes: 0, totalBytes, fetchedBytes: 0, writtenBytes: 0 };
   // One placement at a time: a writer allocates in the order of the calls.
   let placing: Promise<unknown> = Promise.resolve();

@@ -27,8 +27,8 @@ import type { SessionBlob, WriterSession } from './writer-session.ts';
 
 /** Recovery points kept; older ones go when a new one is committed. */
 export const POINTS_KEPT = 24;
-/** Batches in the air beyond those in the workers' hands: they wait for the store. */
-const BUFFERS_MAX = 24;
+/** Batches that wait for the store beyond those in the workers' hands. */
+const BATCHES_AHEAD = 4;
 
 export interface SyncSetup {
   readonly committer: Committer;
@@ -36,8 +36,6 @@ export interface SyncSetup {
   readonly pool: WorkerPool;
   /** In the order of the description. */
   readonly sources: readonly VirtualDisk[];
-  /** Batches that may be on their way to the store. */
-  readonly lanes: number;
   /** Send every chunk, whatever its fingerprint says. */
   readonly full?: boolean;
   /** Chunks whose stored bytes are known to be bad. */
@@ -134,7 +132,7 @@ async function syncDisk(
   disk: number,
   start: SyncState,
 ): Promise<Readonly<DiskSyncCounts>> {
-  const { committer, sources, pool, ports, signal, lanes, full = false } = setup;
+  const { committer, sources, pool, ports, signal, full = false } = setup;
   const { chunkBytes } = committer.replica.description.disks[disk]!;
   const settled = disk < start.disk;
   if (settled) return { readBytes: 0, doneBytes: 0, chunksCompared: 0, chunksSent: 0, chunksCleared: 0, sentBytes: 0 };
@@ -145,7 +143,7 @@ async function syncDisk(
     start.suspect.filter((range) => range.disk >= disk),
   );
   const totalBytes = setup.onProgress ? await dataBytes(sources[disk]!, ledger.cursor, chunkBytes) : 0;
-  const buffers = new BufferPool(batchBufferBytes(chunkBytes), Math.min(BUFFERS_MAX, pool.threads * 2 + lanes));
+  const buffers = new BufferPool(batchBufferBytes(chunkBytes), pool.threads * 2 + BATCHES_AHEAD);
   const checkpoint = async (intentEnd: number): Promise<void> => {
     await committer.commit(async (root) => {
       const { cursor } = ledger;

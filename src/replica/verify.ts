@@ -8,11 +8,11 @@ import type { Ports } from '../ports.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
 import { BufferPool, VERDICT, type WorkerPool } from '../workers/index.ts';
 import { BATCH_BYTES, batchBufferBytes } from './disk-sync.ts';
-import { type DiskState, FrozenDisk } from './frozen-disk.ts';
+import { type DiskState, FrozenDisk, type ReadAccess } from './frozen-disk.ts';
 import type { ManifestTree } from './manifest-tree.ts';
 import { packRanges } from './pack-ranges.ts';
 import type { Replica } from './replica.ts';
-import { eachBatch } from './restore.ts';
+import { BATCHES_AHEAD, eachBatch } from './restore.ts';
 import { type DataChunk, planWindows } from './sync-plan.ts';
 
 export interface VerifySetup {
@@ -20,11 +20,10 @@ export interface VerifySetup {
   readonly disk: number;
   readonly state: DiskState;
   readonly pool: WorkerPool;
-  readonly lanes: number;
+  readonly access: ReadAccess;
   /** Share of the chunks to open, in (0, 1]. */
   readonly share: number;
   readonly ports: Ports;
-  readonly signal: AbortSignal;
   readonly onProgress?: (openedBytes: number, fetchedBytes: number) => void;
 }
 
@@ -41,10 +40,10 @@ export interface VerifyCounts {
 
 /** Opens the slots of one disk. A manifest that does not verify ends it with an error: nothing below it can be named. */
 export async function verifyDisk(setup: VerifySetup): Promise<VerifyCounts> {
-  const { replica, state, disk, pool, lanes, ports, signal, share } = setup;
-  const frozen = new FrozenDisk(replica, disk, state, ports, signal);
+  const { replica, state, disk, pool, access, ports, share } = setup;
+  const frozen = new FrozenDisk(replica, disk, state, access);
   const { chunkBytes } = frozen.description;
-  const buffers = new BufferPool(batchBufferBytes(chunkBytes), pool.threads * 2 + lanes);
+  const buffers = new BufferPool(batchBufferBytes(chunkBytes), pool.threads * 2 + BATCHES_AHEAD);
   const damage: Damage[] = [];
   let chunksOpened = 0;
   let fetchedBytes = 0;

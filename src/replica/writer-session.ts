@@ -5,72 +5,29 @@
  * that what an earlier writer still has under way fails instead of rolling a chunk back. The leases are renewed in the
  * background; when one cannot be, the session's signal aborts and nothing more is written.
  */
-import pLimit, { type LimitFunction } from 'p-limit';
 import { isBlockferryError } from '../errors.ts';
 import type { Ports } from '../ports.ts';
-import type { PageBlob, Store } from '../transport/index.ts';
+import type { FencedBlob, Lanes, PageBlob, RetryingStore } from '../transport/index.ts';
+
+/** A blob that this session may write. */
+export type SessionBlob = FencedBlob;
 
 /** Azure allows 15 to 60 seconds; the longest leaves the most time to renew. */
 const LEASE_SECONDS = 60;
 const RENEW_MS = 20_000;
 
 export interface WriterSessionOptions {
-  readonly store: Store;
+  readonly store: RetryingStore;
   /** One per home, so that a process that follows a killed one takes its leases over at once. */
   readonly leaseId: string;
-  readonly lanes: number;
+  /** Makes the lanes of one blob; all of a session share one bound. */
+  readonly lanes: () => Lanes;
   readonly ports: Ports;
   readonly signal: AbortSignal;
 }
 
-/** A blob that this session may write. */
-export class SessionBlob {
-  readonly key: string;
-  readonly #blob: PageBlob;
-  readonly #guard: { readonly fence: number; readonly leaseId: string };
-  readonly #limit: LimitFunction;
-  readonly #signal: AbortSignal;
-
-  constructor(blob: PageBlob, fence: number, leaseId: string, limit: LimitFunction, signal: AbortSignal) {
-    this.key = blob.key;
-    this.#blob = blob;
-    this.#guard = { fence, leaseId };
-    this.#limit = limit;
-    this.#signal = signal;
-  }
-
-  write(bytes: Uint8Array, offset: number): Promise<void> {
-    return this.#limit(() => this.#blob.write(bytes, offset, this.#guard, { signal: this.#signal }));
-  }
-
-  clear(offset: number, lengthBytes: number): Promise<void> {
-    return this.#limit(() => this.#blob.clear(offset, lengthBytes, this.#guard, { signal: this.#signal }));
-  }
-
-  read(offset: number, lengthBytes: number): Promise<Uint8Array> {
-    return this.#limit(() => this.#blob.read(offset, lengthBytes, { signal: this.#signal }));
-  }
-
-  flush(): Promise<void> {
-    return this.#blob.flush({ signal: this.#signal });
-  }
-
-  snapshot(): Promise<string> {
-    return this.#blob.snapshot(this.#guard, { signal: this.#signal });
-  }
-
-  snapshots(): Promise<readonly string[]> {
-    return this.#blob.snapshots({ signal: this.#signal });
-  }
-
-  deleteSnapshot(snapshot: string): Promise<void> {
-    return this.#blob.deleteSnapshot(snapshot, { signal: this.#signal });
-  }
-}
-
 export class WriterSession {
   readonly #options: WriterSessionOptions;
-  readonly #limit: LimitFunction;
   readonly #leased: Map<string, PageBlob> = new Map();
   readonly #lost: AbortController = new AbortController();
   readonly #ended: AbortController = new AbortController();
@@ -80,7 +37,6 @@ export class WriterSession {
 
   constructor(options: WriterSessionOptions) {
     this.#options = options;
-    this.#limit = pLimit(options.lanes);
     this.signal = AbortSignal.any([options.signal, this.#lost.signal]);
     this.#renewing = this.#renewLoop();
   }
@@ -101,7 +57,7 @@ export class WriterSession {
     // Read again: whoever held the lease until now may have raised it meanwhile.
     const fence = ((await blob.state(options))?.fence ?? state.fence) + 1;
     await blob.raiseFence(fence, leaseId, options);
-    return new SessionBlob(blob, fence, leaseId, this.#limit, this.signal);
+    return store.fenced(key, { fence, leaseId, lanes: this.#options.lanes(), signal: this.signal });
   }
 
   /** Gives all leases back. What cannot be given back runs out by itself. */
