@@ -15,12 +15,20 @@ import { alignUp } from '../bytes.ts';
 import type { BlockferryError } from '../errors.ts';
 import { TABLE_PAGE_BYTES, type TableCache } from './table-cache.ts';
 import type { VhdxBytes } from './vhdx-bytes.ts';
-import { type BatGeometry, bitmapEntryIndex, guestBytesOfBlock, payloadEntryIndex } from './vhdx-geometry.ts';
+import {
+  type BatGeometry,
+  bitmapEntryIndex,
+  guestBytesOfBlock,
+  payloadEntriesBefore,
+  payloadEntryIndex,
+} from './vhdx-geometry.ts';
 import { ALLOCATION_BYTES, vhdxFault } from './vhdx-layout.ts';
 import type { ReservedSpace } from './vhdx-space.ts';
 
 export const BAT_ENTRY_BYTES = 8;
 const ENTRIES_PER_PAGE = TABLE_PAGE_BYTES / BAT_ENTRY_BYTES;
+/** A walk over 513 MiB waits for the disk rather than for the loop: keep this many reads going. */
+const READ_AHEAD_PAGES = 3;
 
 export const STATE_NOT_PRESENT = 0;
 export const STATE_UNDEFINED = 1;
@@ -52,6 +60,8 @@ export class BlockTable {
   readonly #offset: number;
   readonly #space: ReservedSpace;
   readonly #cache: TableCache;
+  /** Pages whose blocks were all seen to be of one kind without data: most of a large disk, not read a second time. */
+  readonly #emptyPages = new Map<number, 'parent' | 'zero'>();
 
   /** `offset` is that of the BAT region, which has room for all entries. */
   constructor(bytes: VhdxBytes, offset: number, geometry: BatGeometry, space: ReservedSpace, cache: TableCache) {
@@ -64,20 +74,28 @@ export class BlockTable {
 
   /** Blocks [firstBlock, endBlock) as runs, in order, without gaps but for those that `onBad` let pass. */
   async *runs(firstBlock: number, endBlock: number, onBad: OnBadEntry): AsyncGenerator<BlockRun> {
-    const { chunkRatio } = this.geometry;
     const runs: GrowingRun[] = [];
     for (let block = firstBlock; block < endBlock; ) {
       const index = payloadEntryIndex(this.geometry, block);
-      const page = await this.#page(index);
-      const view = new DataView(page.buffer, page.byteOffset, page.byteLength);
-      // All chunks, or parts of chunks, that this page covers.
-      const pageEnd = index - (index % ENTRIES_PER_PAGE) + ENTRIES_PER_PAGE;
-      for (let at = index; at < pageEnd && block < endBlock; ) {
-        const inChunk = Math.min(chunkRatio - (block % chunkRatio), endBlock - block, pageEnd - at);
-        this.#scan(view, at, block, inChunk, runs, onBad);
-        block += inChunk;
-        at = block < endBlock ? payloadEntryIndex(this.geometry, block) : pageEnd;
+      const pageIndex = Math.floor(index / ENTRIES_PER_PAGE);
+      const pageEndIndex = Math.min((pageIndex + 1) * ENTRIES_PER_PAGE, this.geometry.entries);
+      const pageEndBlock = Math.min(endBlock, payloadEntriesBefore(this.geometry, pageEndIndex));
+      const emptyKind = this.#emptyPages.get(pageIndex);
+      if (emptyKind !== undefined) {
+        append(runs, emptyKind, block, pageEndBlock - block);
+      } else {
+        const page = this.#page(pageIndex);
+        this.#readAhead(pageIndex, endBlock);
+        this.#scanPage(viewOf(await page), block, pageEndBlock, runs, onBad);
+        const isWholePage = index % ENTRIES_PER_PAGE === 0 && pageEndBlock < endBlock;
+        const last = runs.at(-1);
+        const isOneRun =
+          last !== undefined && last.firstBlock <= block && last.firstBlock + last.blocks === pageEndBlock;
+        if (isWholePage && isOneRun && (last.kind === 'parent' || last.kind === 'zero')) {
+          this.#emptyPages.set(pageIndex, last.kind);
+        }
       }
+      block = pageEndBlock;
       // The last run may go on in the next page.
       for (let i = 0; i < runs.length - 1; i += 1) yield runs[i]!;
       runs.splice(0, runs.length - 1);
@@ -88,8 +106,7 @@ export class BlockTable {
   /** Where the sector bitmap block of a chunk lies; undefined if it is not present. @throws VHDX_BITMAP */
   async bitmapOffset(chunk: number): Promise<number | undefined> {
     const index = bitmapEntryIndex(this.geometry, chunk);
-    const page = await this.#page(index);
-    const view = new DataView(page.buffer, page.byteOffset, page.byteLength);
+    const view = viewOf(await this.#page(Math.floor(index / ENTRIES_PER_PAGE)));
     const at = (index % ENTRIES_PER_PAGE) * BAT_ENTRY_BYTES;
     const low = view.getUint32(at, true);
     const state = low & STATE_FIELD;
@@ -113,6 +130,16 @@ export class BlockTable {
   /** Where in the file the entry of a payload block lies. */
   payloadEntryOffset(block: number): number {
     return this.#entryOffset(payloadEntryIndex(this.geometry, block));
+  }
+
+  /** Appends the runs of blocks [firstBlock, endBlock), whose entries all lie in one page. */
+  #scanPage(view: DataView, firstBlock: number, endBlock: number, runs: GrowingRun[], onBad: OnBadEntry): void {
+    const { chunkRatio } = this.geometry;
+    for (let block = firstBlock; block < endBlock; ) {
+      const inChunk = Math.min(chunkRatio - (block % chunkRatio), endBlock - block);
+      this.#scan(view, payloadEntryIndex(this.geometry, block), block, inChunk, runs, onBad);
+      block += inChunk;
+    }
   }
 
   /** Appends the runs of `count` entries that are neighbours in the table, from entry `index`, block `block` on. */
@@ -171,12 +198,18 @@ export class BlockTable {
     return rule === undefined ? undefined : refuse(rule, `lies at file offset ${fileOffset}`);
   }
 
-  async #page(entryIndex: number): Promise<Uint8Array> {
-    const pageIndex = Math.floor(entryIndex / ENTRIES_PER_PAGE);
+  #page(pageIndex: number): Promise<Uint8Array> {
     const from = pageIndex * TABLE_PAGE_BYTES;
-    const tableBytes = this.geometry.entries * BAT_ENTRY_BYTES;
-    const lengthBytes = Math.min(TABLE_PAGE_BYTES, tableBytes - from);
+    const lengthBytes = Math.min(TABLE_PAGE_BYTES, this.geometry.entries * BAT_ENTRY_BYTES - from);
     return this.#cache.page(this, pageIndex, lengthBytes, () => this.#bytes.read(this.#offset + from, lengthBytes));
+  }
+
+  /** Begins to read the pages behind `pageIndex` that a walk up to `endBlock` needs next. A failure is met there. */
+  #readAhead(pageIndex: number, endBlock: number): void {
+    const lastPage = Math.floor(payloadEntryIndex(this.geometry, endBlock - 1) / ENTRIES_PER_PAGE);
+    for (let next = pageIndex + 1; next <= Math.min(lastPage, pageIndex + READ_AHEAD_PAGES); next += 1) {
+      if (!this.#emptyPages.has(next)) void this.#page(next);
+    }
   }
 
   #entryOffset(index: number): number {
@@ -222,4 +255,8 @@ function append(runs: GrowingRun[], kind: 'parent' | 'zero', firstBlock: number,
 
 function hex(value: number): string {
   return `0x${value.toString(16)}`;
+}
+
+function viewOf(page: Uint8Array): DataView {
+  return new DataView(page.buffer, page.byteOffset, page.byteLength);
 }

@@ -43,8 +43,9 @@ export class VhdxBytes {
    * between the end of the file and there is zeros. @throws DISK_UNREADABLE, DISK_TRUNCATED
    */
   async read(offset: number, lengthBytes: number): Promise<Uint8Array> {
-    const into = new Uint8Array(lengthBytes);
+    const into = Buffer.allocUnsafeSlow(lengthBytes);
     const expected = Math.max(0, Math.min(lengthBytes, this.#fileSizeBytes - offset));
+    into.fill(0, expected);
     if (expected > 0) await this.#fill(into.subarray(0, expected), offset);
     this.overlay?.patch(into, offset);
     return into;

@@ -137,6 +137,11 @@ export function payloadEntryIndex(geometry: BatGeometry, block: number): number 
   return block + Math.floor(block / geometry.chunkRatio);
 }
 
+/** How many payload blocks have an entry before entry `index`; so, the first block whose entry is not. */
+export function payloadEntriesBefore(geometry: BatGeometry, index: number): number {
+  return index - Math.floor(index / (geometry.chunkRatio + 1));
+}
+
 /** The entry of the sector bitmap block of chunk `chunk`. */
 export function bitmapEntryIndex(geometry: BatGeometry, chunk: number): number {
   return (chunk + 1) * geometry.chunkRatio + chunk;

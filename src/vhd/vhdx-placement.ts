@@ -8,7 +8,7 @@
 import { divCeil } from '../bytes.ts';
 import type { Findings } from './findings.ts';
 import { type BlockRun, type BlockTable, occupiedBytes } from './vhdx-bat.ts';
-import { ALLOCATION_BYTES, reportFault, vhdxFault } from './vhdx-layout.ts';
+import { ALLOCATION_BYTES, reportFault } from './vhdx-layout.ts';
 
 /** Which MiB of a file belong to a block. */
 class TakenMap {
@@ -35,40 +35,56 @@ class TakenMap {
 export async function checkPlacement(table: BlockTable, fileSizeBytes: number, findings: Findings): Promise<void> {
   const taken = new TakenMap(fileSizeBytes);
   const { geometry } = table;
-  const fault: Findings['fault'] = (code, offset, rule) => findings.fault(code, offset, rule);
-  const bitmaps = geometry.hasParent ? await takeBitmaps(table, taken, fault) : new Set<number>();
-  for await (const run of table.runs(0, geometry.dataBlocks, (error) => reportFault(error, fault))) {
-    if (run.kind !== 'full' && run.kind !== 'partial') continue;
-    takeRun(table, run, taken, findings);
-    const chunk = Math.floor(run.firstBlock / geometry.chunkRatio);
-    if (run.kind === 'partial' && !bitmaps.has(chunk)) {
-      const rule = 'the sector bitmap of a partially present block is present';
-      const found = `block ${run.firstBlock} has state 7, its chunk ${chunk} has no sector bitmap`;
-      const at = table.bitmapEntryOffset(chunk);
-      reportFault(vhdxFault('VHDX_BITMAP', findings.source, at, rule, found, { block: run.firstBlock, chunk }), fault);
-    }
+  if (!geometry.hasParent) {
+    await takeBlocks(table, 0, geometry.dataBlocks, taken, findings);
+    return;
+  }
+  for (let chunk = 0; chunk < geometry.chunks; chunk += 1) {
+    const first = chunk * geometry.chunkRatio;
+    const end = Math.min(first + geometry.chunkRatio, geometry.dataBlocks);
+    const partialBlock = await takeBlocks(table, first, end, taken, findings);
+    await takeBitmap(table, chunk, partialBlock, taken, findings);
   }
 }
 
-/** Takes the sector bitmap blocks; returns the chunks that have one. */
-async function takeBitmaps(table: BlockTable, taken: TakenMap, fault: Findings['fault']): Promise<ReadonlySet<number>> {
-  const chunks = new Set<number>();
-  for (let chunk = 0; chunk < table.geometry.chunks; chunk += 1) {
-    try {
-      const offset = await table.bitmapOffset(chunk);
-      if (offset === undefined) continue;
-      chunks.add(chunk);
-      if (!taken.take(offset, ALLOCATION_BYTES)) {
-        fault('VHDX_BITMAP', table.bitmapEntryOffset(chunk), 'no two blocks share a byte', {
-          chunk,
-          fileOffset: offset,
-        });
-      }
-    } catch (error) {
-      reportFault(error, fault);
-    }
+/** Takes blocks [first, end); returns one of them that is partially present, if any is. */
+async function takeBlocks(
+  table: BlockTable,
+  first: number,
+  end: number,
+  taken: TakenMap,
+  findings: Findings,
+): Promise<number | undefined> {
+  let partialBlock: number | undefined;
+  const runs = table.runs(first, end, (error) => reportFault(error, findings.fault.bind(findings)));
+  for await (const run of runs) {
+    if (run.kind === 'partial') partialBlock = run.firstBlock;
+    if (run.kind === 'partial' || run.kind === 'full') takeRun(table, run, taken, findings);
   }
-  return chunks;
+  return partialBlock;
+}
+
+/** Takes the sector bitmap block of a chunk, which must be there if a block needs it. */
+async function takeBitmap(
+  table: BlockTable,
+  chunk: number,
+  partialBlock: number | undefined,
+  taken: TakenMap,
+  findings: Findings,
+): Promise<void> {
+  const entryOffset = table.bitmapEntryOffset(chunk);
+  try {
+    const fileOffset = await table.bitmapOffset(chunk);
+    if (fileOffset !== undefined && !taken.take(fileOffset, ALLOCATION_BYTES)) {
+      findings.fault('VHDX_BITMAP', entryOffset, 'no two blocks share a byte', { chunk, fileOffset });
+    }
+    if (fileOffset === undefined && partialBlock !== undefined) {
+      const rule = 'the sector bitmap of a partially present block is present';
+      findings.fault('VHDX_BITMAP', entryOffset, rule, { block: partialBlock, chunk });
+    }
+  } catch (error) {
+    reportFault(error, findings.fault.bind(findings));
+  }
 }
 
 function takeRun(table: BlockTable, run: BlockRun, taken: TakenMap, findings: Findings): void {

@@ -443,7 +443,7 @@ describe('the block table', () => {
   });
 
   it('is refused with a bitmap and a block at one place', async () => {
-    await expectRefused(buildVhdx({ parent: PARENT, bat: { 0: [6, 5], 4096: [6, 5] } }), 'VHDX_BAT', /share a byte/);
+    await expectRefused(buildVhdx({ parent: PARENT, bat: { 0: [6, 5], 4096: [6, 5] } }), 'VHDX_BITMAP', /share a byte/);
   });
 
   it('is refused if its region is too small by one entry', async () => {
@@ -468,6 +468,46 @@ describe('the block table', () => {
     for (let i = 0; i < 100_000; i += 1) built.bytes[built.batOffset + i * 8] = 4;
     const { faults } = await checkVhdx(fileOf(built.bytes), context());
     expect(faults.length).toBe(1001);
+  });
+});
+
+describe('the file of a VHDX', () => {
+  const TIB = 1024 ** 4;
+
+  it('of an empty 64 TiB disk is read once: 513 MiB of block table, and never again', async () => {
+    const built = buildVhdx({ virtualSize: 64 * TIB, batMiB: 513, fileMiB: 4 });
+    let tableReads = 0;
+    const file = {
+      ...fileOf(built.bytes),
+      sizeBytes: async () => (3 + 513) * MIB,
+      read: async (into: Uint8Array, position: number) => {
+        into.fill(0).set(built.bytes.subarray(position, position + into.byteLength));
+        if (position >= built.batOffset) tableReads += 1;
+        return into.byteLength;
+      },
+    };
+    const layer = await openVhdx(file, context());
+    expect(tableReads).toBe(Math.ceil((64 * 1024 * 1024 + 16_383) / 32_768));
+    for (let i = 0; i < 3; i += 1) expect(await describeExtents(layer)).toEqual([`parent 0+${64 * TIB}`]);
+    expect(tableReads).toBeLessThan(2060);
+  });
+
+  it('may not be longer than any VHDX', async () => {
+    const file = { ...fileOf(buildVhdx().bytes), sizeBytes: async () => 128 * TIB + 1 };
+    await expect(openVhdx(file, context())).rejects.toMatchObject({ code: 'VHDX_IDENTIFIER' });
+  });
+
+  it('that ends early while it is read is cut short', async () => {
+    const file = { ...fileOf(buildVhdx().bytes.subarray(0, 3 * MIB)), sizeBytes: async () => 13 * MIB };
+    await expect(openVhdx(file, context())).rejects.toMatchObject({ code: 'DISK_TRUNCATED' });
+  });
+
+  it('that cannot be read says where', async () => {
+    const file = { ...fileOf(buildVhdx().bytes), read: () => Promise.reject(new Error('EIO')) };
+    await expect(openVhdx(file, context())).rejects.toMatchObject({
+      code: 'DISK_UNREADABLE',
+      facts: { source: '/disk.vhdx', offset: 0 },
+    });
   });
 });
 
