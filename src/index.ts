@@ -1,24 +1,6 @@
 /**
  * The public API: everything an embedding program or the command line needs, by name. What is not here is internal.
  */
-export type {
-  DiskSyncReport,
-  FailoverReport,
-  FailoverRequest,
-  ItemEvent,
-  ItemStatus,
-  KeyInfo,
-  KeySource,
-  PointInfo,
-  ProtectRequest,
-  ReplicaReference,
-  ResyncEstimate,
-  ResyncRequest,
-  Session,
-  SyncReport,
-  VerifyReport,
-  VerifyRequest,
-} from './agent/index.ts';
 export {
   addKey,
   type DiskSyncReport,
