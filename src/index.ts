@@ -1,34 +1,23 @@
 /**
  * The public API: everything an embedding program or the command line needs, by name. What is not here is internal.
  */
-export {
-  addKey,
-  type DiskSyncReport,
-  estimateResync,
-  type FailoverReport,
-  type FailoverRequest,
-  failover,
-  type ItemEvent,
-  type ItemStatus,
-  type KeyInfo,
-  type KeySource,
-  listKeys,
-  type PointInfo,
-  type ProtectRequest,
-  points,
-  protect,
-  type ReplicaReference,
-  type ResyncEstimate,
-  type ResyncRequest,
-  removeKey,
-  resync,
-  rotateKey,
-  type Session,
-  type SyncReport,
-  status,
-  type VerifyReport,
-  type VerifyRequest,
-  verify,
+export type {
+  DiskSyncReport,
+  FailoverReport,
+  FailoverRequest,
+  ItemEvent,
+  ItemStatus,
+  KeyInfo,
+  KeySource,
+  PointInfo,
+  ProtectRequest,
+  ReplicaReference,
+  ResyncEstimate,
+  ResyncRequest,
+  Session,
+  SyncReport,
+  VerifyReport,
+  VerifyRequest,
 } from './agent/index.ts';
 export { formatSize, parseSize } from './bytes.ts';
 export {
@@ -76,7 +65,6 @@ export type {
   RandomAccessFile,
   WriteOptions,
 } from './ports.ts';
-export type { Layout, Layout } from './replica/index.ts';
 export { generateKeyFile, parseKeyFile } from './replica/key-file.ts';
 export {
   type ByteSink,

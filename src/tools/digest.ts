@@ -8,7 +8,6 @@
  * Nothing is read where the disk has a hole; its zeros are hashed from memory. A chunk of zeros is hashed once.
  */
 import { createHash } from 'node:crypto';
-import { createXXHash64, createXXHash128 } from 'hash-wasm';
 import { asBuffer } from '../bytes.ts';
 import { checkChunkBytes, type FingerprintAlgorithm } from '../chunker/index.ts';
 import { CHUNK_BYTES_DEFAULT } from '../limits.ts';
@@ -105,6 +104,7 @@ async function createChunkHash(algorithm: FingerprintAlgorithm): Promise<ChunkHa
       },
     };
   }
+  const { createXXHash64, createXXHash128 } = await import('hash-wasm');
   const hasher = await (algorithm === 'xxh64' ? createXXHash64() : createXXHash128());
   hasher.init();
   return {

@@ -1,0 +1,19 @@
+/**
+ * The item-level operations, loaded at the first call of one of them. They bring the cloud SDK and the thread pool along,
+ * which cost more time to load than a look at a disk takes.
+ */
+import type * as agent from './agent/index.ts';
+
+const load = (): Promise<typeof agent> => import('./agent/index.ts');
+
+export const protect: typeof agent.protect = async (...args) => (await load()).protect(...args);
+export const resync: typeof agent.resync = async (...args) => (await load()).resync(...args);
+export const estimateResync: typeof agent.estimateResync = async (...args) => (await load()).estimateResync(...args);
+export const status: typeof agent.status = async (...args) => (await load()).status(...args);
+export const points: typeof agent.points = async (...args) => (await load()).points(...args);
+export const verify: typeof agent.verify = async (...args) => (await load()).verify(...args);
+export const failover: typeof agent.failover = async (...args) => (await load()).failover(...args);
+export const addKey: typeof agent.addKey = async (...args) => (await load()).addKey(...args);
+export const removeKey: typeof agent.removeKey = async (...args) => (await load()).removeKey(...args);
+export const rotateKey: typeof agent.rotateKey = async (...args) => (await load()).rotateKey(...args);
+export const listKeys: typeof agent.listKeys = async (...args) => (await load()).listKeys(...args);
