@@ -21,7 +21,7 @@ import type { DiskSubformat } from './virtual-disk.ts';
 
 export const VHD_FOOTER_BYTES = 512;
 /** A fixed VHD has no 32-bit table: Azure takes managed disks of up to 32767 GiB. */
-export const VHD_FIXED_BYTES_MAX: number = 32767 * GIB;
+const VHD_FIXED_BYTES_MAX: number = 32767 * GIB;
 
 const COOKIE = Buffer.from('conectix', 'latin1');
 const VERSION = 0x00010000;

@@ -3,7 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { nodePorts } from '../../src/host/index.ts';
+import type { RandomAccessFile } from '../../src/ports.ts';
+import { ChainDisk } from '../../src/vhd/chain-disk.ts';
 import { createDisk } from '../../src/vhd/create-disk.ts';
+import type { Layer, LayerExtent } from '../../src/vhd/layer.ts';
 import { openDisk } from '../../src/vhd/open-disk.ts';
 import {
   edit,
@@ -108,6 +111,18 @@ describe('a parent', () => {
     });
   });
 
+  test('outside the allowed folders is not even touched', async () => {
+    await makeChain('/other');
+    const touched: string[] = [];
+    const files = { ...ports.files };
+    files.realPath = async (path) => {
+      touched.push(path);
+      return ports.files.realPath(path);
+    };
+    await expect(openDisk('/d/top.vhd', { ports: { files } })).rejects.toMatchObject({ code: 'CHAIN_OUTSIDE_ROOT' });
+    expect(touched.filter((path) => path.startsWith('/other'))).toEqual([]);
+  });
+
   test('that is gone is named with every place that was tried', async () => {
     await makeChain();
     await ports.files.remove('/d/base.vhd');
@@ -155,6 +170,33 @@ describe('a parent', () => {
     expectSame(await readAll(ports, '/d/top.vhd'), filled(SIZE, [BASE, TOP]));
     ports.files.put('/d/base.img', raw.subarray(512));
     await expectRefused('/d/top.vhd', 'CHAIN_PARENT_MISMATCH', /same size/);
+  });
+
+  test('that is raw stays raw, whatever its guest wrote', async () => {
+    await makeVhd(ports, '/d/base.img', { subformat: 'fixed', virtualSizeBytes: SIZE - MIB }, [BASE]);
+    edit(ports, '/d/base.img', (bytes) => Buffer.concat([Buffer.alloc(MIB - 512, 0x77), bytes]));
+    const raw = ports.files.get('/d/base.img')!;
+    ports.files.put('/d/plain.img', new Uint8Array(SIZE));
+    await makeChild('/d/top.vhd', '/d/plain.img', []);
+    ports.files.put('/d/plain.img', raw);
+    expectSame(await readAll(ports, '/d/top.vhd'), raw);
+  });
+
+  test('that is shorter leaves the rest absent', async () => {
+    const file = (path: string): RandomAccessFile => ({ path }) as RandomAccessFile;
+    const layer = (path: string, virtualSizeBytes: number): Layer =>
+      ({
+        ...{ file: file(path), virtualSizeBytes, notes: [] },
+        async *extents(offset: number, lengthBytes: number): AsyncGenerator<LayerExtent> {
+          if (path === 'child') yield { kind: 'parent', offset, lengthBytes };
+          else yield { kind: 'zero', offset, lengthBytes };
+        },
+      }) as unknown as Layer;
+    const list: string[] = [];
+    const disk = new ChainDisk([layer('child', 4096), layer('parent', 1024)]);
+    for await (const { kind, offset, lengthBytes } of disk.extents(512, 3584))
+      list.push(`${kind} ${offset} ${lengthBytes}`);
+    expect(list).toEqual(['zero 512 512', 'absent 1024 3072']);
   });
 
   test('is found by the name in the header where no locator helps', async () => {

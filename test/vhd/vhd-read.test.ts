@@ -171,9 +171,14 @@ describe('a dynamic disk', () => {
     await expectRefused('VHD_HEADER', /checksum/);
   });
 
-  test.for([512 * 3, 2 ** 50, 100] as const)('whose footer names a header at %d is refused', async (offset) => {
+  test.for([
+    [512 * 3, /cxsparse/],
+    [2 ** 50, /inside the file/],
+    [0, /behind the footer copy/],
+    [768, /begins on a sector/],
+  ] as const)('whose footer names a header at %d is refused', async ([offset, rule]) => {
     edit(ports, PATH, (bytes) => editFooters(bytes, (footer) => footer.writeBigUInt64BE(BigInt(offset), 16)));
-    await expect(openDisk(PATH, { ports })).rejects.toMatchObject({ code: 'VHD_HEADER' });
+    await expectRefused('VHD_HEADER', rule);
   });
 
   test.for([
@@ -235,6 +240,29 @@ describe('a dynamic disk', () => {
     });
     expectSame((await readAll(ports, '/d/odd.vhd')).subarray(4 * MIB), Buffer.alloc(MIB, 7));
   });
+});
+
+test('another block may begin where the guest part of the last block ends', async () => {
+  const fills = [
+    { offset: 0, lengthBytes: 2 * MIB, value: 1 },
+    { offset: 4 * MIB, lengthBytes: MIB, value: 2 },
+  ];
+  await makeVhd(ports, PATH, { virtualSizeBytes: 5 * MIB }, fills);
+  edit(ports, PATH, (bytes) => {
+    const [first, last] = [15, 4119];
+    const blockSectors = 4097;
+    const lastSectors = 1 + MIB / 512;
+    const packed = Buffer.concat([
+      bytes.subarray(0, first * 512),
+      bytes.subarray(last * 512, (last + lastSectors) * 512),
+      bytes.subarray(first * 512, (first + blockSectors) * 512),
+      bytes.subarray(bytes.length - 512),
+    ]);
+    packed.writeUInt32BE(first + lastSectors, 1536);
+    packed.writeUInt32BE(first, 1536 + 8);
+    return packed;
+  });
+  expectSame(await readAll(ports, PATH), filled(5 * MIB, fills));
 });
 
 test('blocks beyond 1 TiB of the file are read by unsigned sectors', async () => {

@@ -162,7 +162,9 @@ describe('a disk that is being made', () => {
     const files = { ...ports.files };
     files.open = async (path, mode) => {
       const file = await ports.files.open(path, mode);
+      const write = file.write.bind(file);
       file.write = async () => {
+        file.write = write;
         throw errno('ENOSPC', path);
       };
       return file;
