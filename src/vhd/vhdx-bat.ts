@@ -31,8 +31,8 @@ const ENTRIES_PER_PAGE = TABLE_PAGE_BYTES / BAT_ENTRY_BYTES;
 const READ_AHEAD_PAGES = 3;
 
 export const STATE_NOT_PRESENT = 0;
-export const STATE_UNDEFINED = 1;
-export const STATE_UNMAPPED = 3;
+const STATE_UNDEFINED = 1;
+const STATE_UNMAPPED = 3;
 export const STATE_FULLY_PRESENT = 6;
 export const STATE_PARTIALLY_PRESENT = 7;
 /** State and reserved bits, which are zeros. */

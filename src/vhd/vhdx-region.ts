@@ -63,15 +63,8 @@ export function chooseRegionTable(
   return { table, spareFault: faults[1 - chosen] };
 }
 
-/** Table bytes → regions. @throws VHDX_REGION */
-export function parseRegionTable(
-  bytes: Uint8Array,
-  source: string,
-  offset: number,
-  fileSizeBytes: number,
-): RegionTable {
-  const damage = integrityFault(bytes, source, offset);
-  if (damage) throw damage;
+/** Table bytes, whose checksum is right → regions. @throws VHDX_REGION */
+function parseRegionTable(bytes: Uint8Array, source: string, offset: number, fileSizeBytes: number): RegionTable {
   const reader = new ByteReader(bytes, { source, offset, code: 'VHDX_REGION' });
   const count = reader.seek(8).u32LE();
   if (count > VHDX_TABLE_ENTRIES_MAX) {
