@@ -3,7 +3,7 @@
  * carries messages. Memory: one chunk of scratch, and the buffer that came with the task.
  */
 import { type ChunkKernel, chunkLengthBytes, ENTRY_BYTES, entryAt, slotSizeBytes } from '../chunker/index.ts';
-import { toWire } from '../errors.ts';
+import { isBlockferryError, toWire } from '../errors.ts';
 import { RangeCursor, readRange, writeRange } from './file-ranges.ts';
 import {
   type OpenResult,
@@ -94,6 +94,8 @@ export function openBatch(task: OpenTask, { disk, kernel }: BatchDisk): OpenResu
     try {
       plaintext = kernel.open(stored, chunk, entryAt(task.entries, i), chunkLengthBytes(disk, chunk));
     } catch (error) {
+      // Anything else (zstd that this runtime lacks, say) is no damage and ends the batch.
+      if (!isBlockferryError(error, 'REPLICA_SLOT', 'REPLICA_MANIFEST')) throw error;
       damage.push({ index: i, error: toWire(error) });
       continue;
     }

@@ -30,10 +30,12 @@ export class WorkerPool {
       workerData: setup,
       minThreads: this.threads,
       maxThreads: this.threads,
-      // A worker fetches its next batch while the previous result travels; two in hand keep it busy.
       concurrentTasksPerWorker: 1,
       idleTimeout: Number.POSITIVE_INFINITY,
       recordTiming: false,
+      // Waiting in Atomics would keep a worker from its event loop, where native buffers that were collected are freed:
+      // LZ4 outputs would pile up by hundreds of MiB.
+      atomics: 'disabled',
       env: {},
       execArgv: [],
     });
