@@ -14,6 +14,8 @@ import { BlockferryError, throwIfAborted } from '../errors.ts';
 import { PAGE_WRITE_BYTES_MAX } from '../limits.ts';
 import type { Clock, Failpoint, FileSystem, RandomAccessFile } from '../ports.ts';
 import { isErrno, onFiles } from './folder-errors.ts';
+import { checkGuard, checkLeaseOf, leasedError, type Subject } from './folder-guard.ts';
+import { type Handles, type Look, openHandles } from './folder-handles.ts';
 import {
   type BlobPaths,
   blobPaths,
@@ -24,11 +26,10 @@ import {
   snapshotNumbers,
   undoPath,
 } from './folder-layout.ts';
-import type { FolderLock } from './folder-lock.ts';
+import type { FolderLock, HeldLock } from './folder-lock.ts';
 import { newMapHeader, readMap } from './folder-map.ts';
 import { mergeInto } from './folder-merge.ts';
-import { SnapshotReader } from './folder-snapshots.ts';
-import { type BlobState, changeState, type Lease, newStateFile, readState } from './folder-state.ts';
+import { changeState, newStateFile, readState, type StateChange } from './folder-state.ts';
 import { newUndoHeader } from './folder-undo.ts';
 import { FolderWriter } from './folder-writer.ts';
 import { Gate } from './gate.ts';
@@ -50,17 +51,6 @@ export interface FolderContext {
   readonly clock: Clock;
   readonly failpoint: Failpoint;
   readonly lock: FolderLock;
-}
-
-interface Handles {
-  readonly live: RandomAccessFile;
-  readonly stateFile: RandomAccessFile;
-  readonly reader: SnapshotReader;
-}
-
-/** The open files with the state as it is now. */
-interface Look extends Handles {
-  readonly state: BlobState;
 }
 
 /** A writer, valid as long as the snapshots are those it was opened with. */
@@ -172,40 +162,36 @@ export class FolderPageBlob implements PageBlob {
   }
 
   async snapshot(guard: WriteGuard, options?: CallOptions): Promise<string> {
-    return await this.#alone(options, async () => {
+    // Most of the waiting happens here, before anything is locked.
+    await this.flush(options);
+    return await this.#alone(options, async (held) => {
       const { files } = this.#context;
-      const { live, state, stateFile } = await this.#look();
-      this.#check(state, guard);
-      await this.#sync(live);
+      const look = await this.#look();
+      checkGuard(look.state, guard, this.#subject());
+      await this.#sync(look.live);
       const newest = (await snapshotNumbers(files, this.#paths)).at(-1) ?? 0;
-      const number = Math.max(state.lastSnapshot, newest) + 1;
+      const number = Math.max(look.state.lastSnapshot, newest) + 1;
+      await held.verify();
       await publish(files, this.#paths.undoTemporary, undoPath(this.#paths, number), (write) =>
-        write(newUndoHeader(number, state.sizeBytes)),
+        write(newUndoHeader(number, look.state.sizeBytes)),
       );
-      await this.#snapshotsChanged(stateFile, state, number);
+      await this.#endSession();
+      await this.#snapshotsChanged(held, look, number);
       return snapshotName(number);
     });
   }
 
   /** The records of a snapshot in the middle are what the next older one still needs: they are handed down to it. */
   async deleteSnapshot(snapshot: string, options?: CallOptions): Promise<void> {
-    return await this.#alone(options, async () => {
-      const { files } = this.#context;
-      const there = await this.#lookIfThere();
-      const number = snapshotNumber(snapshot);
-      if (there === undefined || number === undefined) return;
-      const { state, stateFile, reader } = there;
-      const numbers = await snapshotNumbers(files, this.#paths);
-      if (!numbers.includes(number)) return;
-      // Some systems do not remove files that are open.
-      await reader.close();
-      await this.#endSession();
-      const older = numbers.filter((other) => other < number).at(-1);
-      if (older !== undefined) {
-        const paths = { from: undoPath(this.#paths, number), into: undoPath(this.#paths, older) };
-        await mergeInto(files, { ...paths, fromNumber: number, intoNumber: older, sizeBytes: state.sizeBytes });
-      }
-      await this.#snapshotsChanged(stateFile, state, state.lastSnapshot);
+    const number = snapshotNumber(snapshot);
+    if (number === undefined || (await this.state(options)) === undefined) return;
+    const { files } = this.#context;
+    // Long, and therefore not under the lock; what is kept meanwhile is handed down under it.
+    await onFiles(this.key, () => this.#gate.exclusive(() => this.#handDown(number)));
+    await this.#alone(options, async (held) => {
+      const look = await this.#lookIfThere();
+      if (look === undefined || !(await this.#handDown(number))) return;
+      await this.#snapshotsChanged(held, look, look.state.lastSnapshot);
       await files.remove(undoPath(this.#paths, number));
       await files.syncDirectory(this.#paths.sidecar);
     });
@@ -219,53 +205,54 @@ export class FolderPageBlob implements PageBlob {
 
   async raiseFence(fence: number, leaseId: string | undefined, options?: CallOptions): Promise<void> {
     checkFence(this.key, fence);
-    return await this.#alone(options, async () => {
-      const { state, stateFile } = await this.#look();
-      this.#checkLease(state, leaseId);
-      if (fence <= state.fence) return;
+    await this.#alone(options, async (held) => {
+      const look = await this.#look();
+      checkLeaseOf(look.state, leaseId, this.#subject());
+      if (fence <= look.state.fence) return;
       // Another process may have written until now: what this one knew of the blob is out of date.
       await this.#endSession();
-      await changeState(stateFile, state, { fence });
+      await this.#change(held, look, { fence });
     });
   }
 
   async acquireLease(leaseId: string, durationSeconds: number, options?: CallOptions): Promise<void> {
     checkLease(this.key, leaseId, durationSeconds);
-    return await this.#alone(options, async () => {
-      const { state, stateFile } = await this.#look();
-      if (this.#activeLease(state) !== undefined && state.lease?.id !== leaseId) throw this.#leased(state);
+    await this.#alone(options, async (held) => {
+      const look = await this.#look();
+      const subject = this.#subject();
+      if (look.state.lease?.id !== leaseId) checkLeaseOf(look.state, undefined, subject);
       const durationMs = durationSeconds * 1000;
-      const expiresMs = this.#context.clock.nowMs() + durationMs;
       // Another process may have written until now, under the same id as well.
       await this.#endSession();
-      await changeState(stateFile, state, { lease: { id: leaseId, durationMs, expiresMs } });
+      await this.#change(held, look, { lease: { id: leaseId, durationMs, expiresMs: subject.nowMs + durationMs } });
     });
   }
 
   async renewLease(leaseId: string, options?: CallOptions): Promise<void> {
-    return await this.#alone(options, async () => {
-      const { state, stateFile } = await this.#look();
-      if (state.lease?.id !== leaseId) throw this.#leased(state);
-      const expiresMs = this.#context.clock.nowMs() + state.lease.durationMs;
-      await changeState(stateFile, state, { lease: { ...state.lease, expiresMs } });
+    await this.#alone(options, async (held) => {
+      const look = await this.#look();
+      const { lease } = look.state;
+      const subject = this.#subject();
+      if (lease?.id !== leaseId) throw leasedError(look.state, subject);
+      await this.#change(held, look, { lease: { ...lease, expiresMs: subject.nowMs + lease.durationMs } });
     });
   }
 
   async releaseLease(leaseId: string, options?: CallOptions): Promise<void> {
-    return await this.#alone(options, async () => {
-      const there = await this.#lookIfThere();
-      if (there?.state.lease?.id === leaseId) await changeState(there.stateFile, there.state, { lease: null });
+    await this.#alone(options, async (held) => {
+      const look = await this.#lookIfThere();
+      if (look?.state.lease?.id === leaseId) await this.#change(held, look, { lease: null });
     });
   }
 
   async remove(leaseId?: string, options?: CallOptions): Promise<void> {
-    return await this.#alone(options, async () => {
+    await this.#alone(options, async (held) => {
       const { files } = this.#context;
-      const there = await this.#lookIfThere();
-      if (there === undefined) return;
-      this.#checkLease(there.state, leaseId);
+      const look = await this.#lookIfThere();
+      if (look === undefined) return;
+      checkLeaseOf(look.state, leaseId, this.#subject());
       // Whoever has the files open in another process finds the mark there.
-      await changeState(there.stateFile, there.state, { removed: true });
+      await this.#change(held, look, { removed: true });
       await this.#drop();
       await files.remove(this.#paths.live);
       await files.syncDirectory(dirname(this.#paths.live));
@@ -285,8 +272,10 @@ export class FolderPageBlob implements PageBlob {
     return await onFiles(this.key, () => this.#gate.shared(run));
   }
 
-  async #alone<T>(options: CallOptions | undefined, run: () => Promise<T>): Promise<T> {
-    return await onFiles(this.key, () => this.#context.lock.hold(options?.signal, () => this.#gate.exclusive(run)));
+  async #alone<T>(options: CallOptions | undefined, run: (held: HeldLock) => Promise<T>): Promise<T> {
+    return await onFiles(this.key, () =>
+      this.#context.lock.hold(options?.signal, (held) => this.#gate.exclusive(() => run(held))),
+    );
   }
 
   /** Runs `run` with a writer that knows all snapshots, if the guard holds. */
@@ -299,14 +288,15 @@ export class FolderPageBlob implements PageBlob {
       const result = await this.#shared(options, async () => {
         if (this.#broken !== undefined) throw this.#broken;
         const look = await this.#look();
-        this.#check(look.state, guard);
+        checkGuard(look.state, guard, this.#subject());
         const session = this.#session;
         return session?.snapshotsVersion === look.state.snapshotsVersion
           ? { value: await run(look, session.writer) }
           : undefined;
       });
       if (result) return result.value;
-      await this.#alone(options, () => this.#startSession());
+      await this.#completeSnapshot(options);
+      await onFiles(this.key, () => this.#gate.exclusive(() => this.#startSession()));
     }
   }
 
@@ -337,19 +327,23 @@ export class FolderPageBlob implements PageBlob {
     throw new BlockferryError('STORE_NOT_FOUND', `${this.key} is not there`, { facts: { source: this.key } });
   }
 
-  /** Alone. Opens the writer; a snapshot whose creation a crash cut short is completed first. */
+  /** A snapshot whose creation a crash cut short exists; other processes learn of it by the version. */
+  async #completeSnapshot(options: CallOptions | undefined): Promise<void> {
+    const isCut = async ({ state }: Look): Promise<boolean> =>
+      ((await snapshotNumbers(this.#context.files, this.#paths)).at(-1) ?? 0) > state.lastSnapshot;
+    if (!(await this.#shared(options, async () => isCut(await this.#look())))) return;
+    await this.#alone(options, async (held) => {
+      const look = await this.#look();
+      if (!(await isCut(look))) return;
+      const newest = (await snapshotNumbers(this.#context.files, this.#paths)).at(-1) ?? 0;
+      await this.#snapshotsChanged(held, look, newest);
+    });
+  }
+
   async #startSession(): Promise<void> {
     await this.#endSession();
-    const { live, stateFile, state: before } = await this.#look();
-    const writer = await FolderWriter.open(this.#context.files, this.#paths, live, before.sizeBytes);
-    let state = before;
-    if (writer.newestSnapshot > state.lastSnapshot) {
-      const { snapshotsVersion } = state;
-      state = await changeState(stateFile, state, {
-        lastSnapshot: writer.newestSnapshot,
-        snapshotsVersion: snapshotsVersion + 1,
-      });
-    }
+    const { live, state } = await this.#look();
+    const writer = await FolderWriter.open(this.#context.files, this.#paths, live, state.sizeBytes);
     this.#session = { writer, snapshotsVersion: state.snapshotsVersion };
   }
 
@@ -369,9 +363,31 @@ export class FolderPageBlob implements PageBlob {
     await handles?.live.close();
   }
 
-  async #snapshotsChanged(stateFile: RandomAccessFile, state: BlobState, lastSnapshot: number): Promise<void> {
+  /** False if there is no such snapshot. */
+  async #handDown(number: number): Promise<boolean> {
+    const { files } = this.#context;
+    const look = await this.#lookIfThere();
+    const numbers = await snapshotNumbers(files, this.#paths);
+    if (look === undefined || !numbers.includes(number)) return false;
+    // Some systems do not remove files that are open.
+    await look.reader.close();
     await this.#endSession();
-    await changeState(stateFile, state, { lastSnapshot, snapshotsVersion: state.snapshotsVersion + 1 });
+    const older = numbers.filter((other) => other < number).at(-1);
+    if (older === undefined) return true;
+    const [from, into] = [undoPath(this.#paths, number), undoPath(this.#paths, older)];
+    const { sizeBytes } = look.state;
+    await mergeInto(files, { from, fromNumber: number, into, intoNumber: older, sizeBytes });
+    return true;
+  }
+
+  async #snapshotsChanged(held: HeldLock, look: Look, lastSnapshot: number): Promise<void> {
+    const snapshotsVersion = look.state.snapshotsVersion + 1;
+    await this.#change(held, look, { lastSnapshot, snapshotsVersion });
+  }
+
+  async #change(held: HeldLock, { stateFile, state }: Look, change: StateChange): Promise<void> {
+    await held.verify();
+    await changeState(stateFile, state, change);
   }
 
   async #sync(live: RandomAccessFile): Promise<void> {
@@ -384,38 +400,8 @@ export class FolderPageBlob implements PageBlob {
     }
   }
 
-  // Rules
-
-  #activeLease(state: BlobState): Lease | undefined {
-    return state.lease !== null && state.lease.expiresMs > this.#context.clock.nowMs() ? state.lease : undefined;
-  }
-
-  /** As the blob service does: a lease needs its id, and an id needs its lease. */
-  #checkLease(state: BlobState, leaseId: string | undefined): void {
-    if (this.#activeLease(state)?.id !== leaseId) throw this.#leased(state);
-  }
-
-  #check(state: BlobState, guard: WriteGuard): void {
-    this.#checkLease(state, guard.leaseId);
-    if (state.fence === guard.fence) return;
-    throw new BlockferryError(
-      'REPLICA_FENCED',
-      `${this.key}: fence is ${state.fence}, this writer holds ${guard.fence}`,
-      { facts: { source: this.key, fence: state.fence, held: guard.fence } },
-    );
-  }
-
-  #leased(state: BlobState): BlockferryError {
-    const active = this.#activeLease(state);
-    if (active === undefined) {
-      return new BlockferryError('REPLICA_LEASED', `${this.key}: the lease of this writer is gone`, {
-        facts: { source: this.key },
-      });
-    }
-    const expiresInMs = active.expiresMs - this.#context.clock.nowMs();
-    return new BlockferryError('REPLICA_LEASED', `${this.key}: another writer holds the lease for ${expiresInMs} ms`, {
-      facts: { source: this.key, expiresInMs },
-    });
+  #subject(): Subject {
+    return { key: this.key, nowMs: this.#context.clock.nowMs() };
   }
 
   #number(snapshot: string): number {
@@ -428,43 +414,5 @@ export class FolderPageBlob implements PageBlob {
     return new BlockferryError('STORE_NOT_FOUND', `${this.key} has no snapshot ${JSON.stringify(snapshot)}`, {
       facts: { source: this.key, snapshot },
     });
-  }
-}
-
-/** To read and write, or to read alone where the folder allows no more. */
-async function openEither(files: FileSystem, path: string): Promise<RandomAccessFile> {
-  try {
-    return await files.open(path, 'modify');
-  } catch (error) {
-    if (isErrno(error, 'EACCES') || isErrno(error, 'EPERM') || isErrno(error, 'EROFS')) {
-      return await files.open(path, 'read');
-    }
-    throw error;
-  }
-}
-
-/** @throws ENOENT as the operating system's error; STORE_REFUSED if it is no page blob, or its file was cut. */
-async function openHandles(files: FileSystem, paths: BlobPaths, key: string): Promise<Handles> {
-  const live = await openEither(files, paths.live);
-  let stateFile: RandomAccessFile | undefined;
-  try {
-    if (!(await files.exists(paths.state))) {
-      throw new BlockferryError('STORE_REFUSED', `${key} is a plain file, not a page blob: ${paths.state} is missing`, {
-        facts: { source: paths.live, rule: 'a page blob has its state beside it' },
-      });
-    }
-    stateFile = await openEither(files, paths.state);
-    const [state, sizeBytes] = [await readState(stateFile), await live.sizeBytes()];
-    if (sizeBytes !== state.sizeBytes) {
-      throw new BlockferryError('STORE_REFUSED', `${paths.live} has ${sizeBytes} bytes instead of ${state.sizeBytes}`, {
-        facts: { source: paths.live, sizeBytes, rule: `the file keeps its ${state.sizeBytes} bytes` },
-        hint: 'restore the file from a backup of the folder, or protect the item anew',
-      });
-    }
-    return { live, stateFile, reader: new SnapshotReader(files, paths, live, stateFile) };
-  } catch (error) {
-    await stateFile?.close();
-    await live.close();
-    throw error;
   }
 }

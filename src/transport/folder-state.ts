@@ -39,6 +39,9 @@ export interface BlobState {
   readonly removed: boolean;
 }
 
+/** What a change may set. */
+export type StateChange = Partial<Omit<BlobState, 'sequence'>>;
+
 function encodeSlot(state: BlobState): Buffer {
   const json = JSON.stringify(state);
   const checksum = crc32(json).toString(16).padStart(8, '0');
@@ -97,11 +100,7 @@ export async function readState(file: RandomAccessFile): Promise<BlobState> {
 }
 
 /** Makes `change` of the present state durable and returns what it became. Only under the store's lock. */
-export async function changeState(
-  file: RandomAccessFile,
-  before: BlobState,
-  change: Partial<Omit<BlobState, 'sequence'>>,
-): Promise<BlobState> {
+export async function changeState(file: RandomAccessFile, before: BlobState, change: StateChange): Promise<BlobState> {
   const after = { ...before, ...change, sequence: before.sequence + 1 };
   await file.write(encodeSlot(after), (after.sequence % 2) * SLOT_BYTES);
   await file.sync();

@@ -29,7 +29,10 @@ export class FolderStore implements Store {
   /** One per key: writers in this process share what they know of a blob. */
   readonly #blobs = new Map<string, FolderPageBlob>();
 
-  constructor({ directory, ports }: { readonly directory: string; readonly ports: Ports }) {
+  constructor({
+    directory,
+    ports,
+  }: { readonly directory: string; readonly ports: Pick<Ports, 'clock' | 'files' | 'failpoint'> }) {
     const { files, clock, failpoint } = ports;
     this.url = pathToFileURL(directory).href;
     this.#context = { directory, files, clock, failpoint, lock: new FolderLock(files, clock, directory) };

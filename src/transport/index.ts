@@ -4,7 +4,7 @@ export type { CongestionReport } from './congestion.ts';
 export { FencedBlob, type FencedBlobOptions } from './fenced-blob.ts';
 export { checkKey, isKey } from './keys.ts';
 export { type LaneOptions, Lanes, type LanesOptions } from './lanes.ts';
-export { type OpenStoreOptions, openStore, type StoreEnvironment } from './open-store.ts';
+export { type OpenStoreOptions, openStore, type StoreEnvironment, type StorePorts } from './open-store.ts';
 export { mayStillApply } from './outcome.ts';
 export { RETRY_POLICY, Retry, type RetryEvent, type RetryOptions, type RetryPolicy } from './retry.ts';
 export { RetryingStore } from './retrying-store.ts';

@@ -27,9 +27,12 @@ export interface StoreEnvironment {
   readonly connectionString?: string;
 }
 
+/** The ports that a store needs. */
+export type StorePorts = Pick<Ports, 'clock' | 'files' | 'failpoint'>;
+
 /** How `openStore` reaches a store. */
 export interface OpenStoreOptions {
-  readonly ports: Ports;
+  readonly ports: StorePorts;
   readonly environment?: StoreEnvironment;
   /** Any credential for Azure tokens. Without it DefaultAzureCredential, loaded when it is needed. */
   readonly credential?: TokenCredential;
@@ -64,7 +67,7 @@ export async function openStore(url: string, options: OpenStoreOptions): Promise
   throw usage(`a store is not reached by ${parsed.protocol}`, URL_FORMS);
 }
 
-function openFolder(url: URL, ports: Ports): Store {
+function openFolder(url: URL, ports: StorePorts): Store {
   if (url.search !== '' || url.hash !== '') throw usage('the URL of a folder ends with its path', URL_FORMS);
   let path: string;
   try {

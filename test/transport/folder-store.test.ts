@@ -1,0 +1,304 @@
+/** What only a folder does: its plain files, two processes at once, its lock, its lease by wall clock, its failpoints. */
+import { describe, expect, it } from 'vitest';
+import { BlockferryError } from '../../src/errors.ts';
+import type { FailpointName, FileSystem } from '../../src/ports.ts';
+import { openStore, type Store } from '../../src/transport/index.ts';
+import { errno, memoryFileSystem } from '../support/memory-files.ts';
+import { type VirtualClock, virtualClock } from '../support/virtual-clock.ts';
+import { collectAll, filled } from './contract.ts';
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const LEASE_A = '6c1a5b1e-0d53-4d5c-9a53-2f1d7f1f0a01';
+const LEASE_B = '6c1a5b1e-0d53-4d5c-9a53-2f1d7f1f0a02';
+const GUARD = { fence: 1 };
+
+function storeOn(
+  files: FileSystem,
+  clock: VirtualClock = virtualClock(),
+  failpoint: (name: FailpointName) => void = () => {},
+): Promise<Store> {
+  return openStore('file:///store', { ports: { files, clock, failpoint } });
+}
+
+describe('a page blob in a folder', () => {
+  it('is a plain file with nothing of ours in it', async () => {
+    const files = memoryFileSystem();
+    const store = await storeOn(files);
+    const blob = store.pages('disks/d0/base');
+    await blob.create(64 * KIB, 1);
+    await blob.write(filled(512, 1), 512, GUARD);
+    await blob.snapshot(GUARD);
+    await blob.write(filled(512, 2), 1024, GUARD);
+    const plain = Buffer.alloc(64 * KIB);
+    plain.fill(1, 512, 1024).fill(2, 1024, 1536);
+    expect(Buffer.from(files.get('/store/disks/d0/base') ?? []).equals(plain)).toBe(true);
+  });
+
+  it('keeps nothing beside it while there is no snapshot', async () => {
+    const files = memoryFileSystem();
+    const store = await storeOn(files);
+    const blob = store.pages('base');
+    await blob.create(1 * MIB, 1);
+    await blob.write(filled(64 * KIB, 1), 0, GUARD);
+    const name = await blob.snapshot(GUARD);
+    await blob.write(filled(64 * KIB, 2), 0, GUARD);
+    await blob.deleteSnapshot(name);
+    await blob.write(filled(64 * KIB, 3), 0, GUARD);
+    const beside = (await files.list('/store/base@blob')).map((entry) => entry.name);
+    expect(beside).toEqual(['map', 'state']);
+  });
+
+  it('keeps old content once a granule, whole, and zeros as a mark', async () => {
+    const files = memoryFileSystem();
+    const store = await storeOn(files);
+    const blob = store.pages('base');
+    await blob.create(8 * MIB, 1);
+    await blob.write(filled(64 * KIB, 1), 0, GUARD);
+    const name = await blob.snapshot(GUARD);
+    for (let i = 0; i < 10; i += 1) await blob.write(filled(512, i), i * 512, GUARD);
+    await blob.write(filled(1 * MIB, 5), 4 * MIB, GUARD);
+    // File header, one record of a granule, one record without bytes.
+    expect(files.get(`/store/base@blob/undo-${name}`)?.byteLength).toBe(4096 + (4096 + 64 * KIB) + 4096);
+  });
+
+  it('shows a reader in another process a snapshot that stays as it was while the blob changes', async () => {
+    const files = memoryFileSystem();
+    const clock = virtualClock();
+    const blob = (await storeOn(files, clock)).pages('base');
+    const reader = (await storeOn(files, clock)).pages('base');
+    await blob.create(2 * MIB, 1);
+    await blob.write(filled(2 * MIB, 1), 0, GUARD);
+    const snapshot = await blob.snapshot(GUARD);
+    expect((await reader.read(0, 1, { snapshot }))[0]).toBe(1);
+    for (let i = 0; i < 32; i += 1) {
+      const [read] = await Promise.all([
+        reader.read(0, 2 * MIB, { snapshot }),
+        blob.write(filled(64 * KIB, i + 2), i * 64 * KIB, GUARD),
+      ]);
+      expect(Buffer.from(read).equals(filled(2 * MIB, 1))).toBe(true);
+      if (i === 15) await blob.snapshot(GUARD);
+      if (i === 20) await blob.deleteSnapshot(await blob.snapshot(GUARD));
+    }
+  });
+
+  it('reads live bytes again where they were overtaken between the undo file and the read', async () => {
+    const files = memoryFileSystem();
+    const clock = virtualClock();
+    const blob = (await storeOn(files, clock)).pages('base');
+    await blob.create(128 * KIB, 1);
+    await blob.write(filled(128 * KIB, 1), 0, GUARD);
+    const snapshot = await blob.snapshot(GUARD);
+    let overtakes = 1;
+    const open: FileSystem['open'] = async (path, mode) => {
+      const file = await files.open(path, mode);
+      if (path !== '/store/base') return file;
+      const read: typeof file.read = async (into, position) => {
+        if (overtakes-- > 0) await blob.write(filled(512, 9), 0, GUARD);
+        return await file.read(into, position);
+      };
+      return Object.assign(Object.create(file) as typeof file, {
+        read,
+        sizeBytes: () => file.sizeBytes(),
+        close: () => file.close(),
+      });
+    };
+    const reader = (await storeOn({ ...files, open }, clock)).pages('base');
+    expect((await reader.read(0, 1, { snapshot }))[0]).toBe(1);
+    expect(overtakes).toBeLessThan(1);
+  });
+
+  it('stops a writer whose fence was raised, or whose blob was removed, by another process', async () => {
+    const files = memoryFileSystem();
+    const clock = virtualClock();
+    const blob = (await storeOn(files, clock)).pages('base');
+    const other = (await storeOn(files, clock)).pages('base');
+    await blob.create(1 * MIB, 1);
+    await blob.write(filled(512, 1), 0, GUARD);
+    await other.raiseFence(2, undefined);
+    await expect(blob.write(filled(512, 2), 0, GUARD)).rejects.toMatchObject({ code: 'REPLICA_FENCED' });
+    await other.remove();
+    await expect(blob.write(filled(512, 2), 0, { fence: 2 })).rejects.toMatchObject({ code: 'STORE_NOT_FOUND' });
+    await other.create(2 * MIB, 7);
+    expect(await blob.state()).toEqual({ sizeBytes: 2 * MIB, fence: 7 });
+  });
+
+  it('knows after a take-over what another process wrote and froze', async () => {
+    const files = memoryFileSystem();
+    const clock = virtualClock();
+    const blob = (await storeOn(files, clock)).pages('base');
+    const other = (await storeOn(files, clock)).pages('base');
+    await blob.create(16 * MIB, 1);
+    await blob.write(filled(512, 1), 0, GUARD);
+    await other.raiseFence(2, undefined);
+    await other.write(filled(512, 2), 8 * MIB, { fence: 2 });
+    const snapshot = await other.snapshot({ fence: 2 });
+    await blob.raiseFence(3, undefined);
+    await blob.clear(8 * MIB, 512, { fence: 3 });
+    expect((await blob.read(8 * MIB, 1))[0]).toBe(0);
+    expect((await other.read(8 * MIB, 1, { snapshot }))[0]).toBe(2);
+  });
+
+  it('ends a lease by the wall clock, and tells how long it lasts', async () => {
+    const clock = virtualClock();
+    const files = memoryFileSystem();
+    const blob = (await storeOn(files, clock)).pages('base');
+    await blob.create(1 * MIB, 1);
+    await blob.acquireLease(LEASE_A, 15);
+    await clock.run(clock.sleep(10_000));
+    await expect(blob.acquireLease(LEASE_B, 15)).rejects.toMatchObject({ facts: { expiresInMs: 5000 } });
+    await blob.renewLease(LEASE_A);
+    await clock.run(clock.sleep(15_000));
+    await expect(blob.write(filled(512, 1), 0, { fence: 1, leaseId: LEASE_A })).rejects.toMatchObject({
+      code: 'REPLICA_LEASED',
+    });
+    await blob.acquireLease(LEASE_B, 15);
+    await expect(blob.renewLease(LEASE_A)).rejects.toMatchObject({ code: 'REPLICA_LEASED' });
+  });
+
+  it('is refused when its file was cut, its state is damaged, or it is a plain file', async () => {
+    const files = memoryFileSystem();
+    await (await storeOn(files)).pages('base').create(1 * MIB, 1);
+    const whole = files.get('/store/base@blob/state') as Uint8Array;
+    files.put('/store/base', filled(512 * KIB, 0));
+    const refused = { code: 'STORE_REFUSED' };
+    await expect((await storeOn(files)).pages('base').state()).rejects.toMatchObject(refused);
+    files.put('/store/base', filled(1 * MIB, 0));
+    files.put('/store/base@blob/state', filled(8192, 0));
+    await expect((await storeOn(files)).pages('base').state()).rejects.toMatchObject(refused);
+    files.put('/store/base@blob/state', whole);
+    expect(await (await storeOn(files)).pages('base').state()).toBeDefined();
+    files.put('/store/plain', filled(512, 0));
+    await expect((await storeOn(files)).pages('plain').state()).rejects.toMatchObject(refused);
+    await expect((await storeOn(files)).put('base', filled(1, 1))).rejects.toMatchObject(refused);
+    await expect((await storeOn(files)).delete('base')).rejects.toMatchObject(refused);
+  });
+
+  it('refuses to go on after a sync that failed', async () => {
+    const files = memoryFileSystem();
+    let failing = false;
+    const open: FileSystem['open'] = async (path, mode) => {
+      const file = await files.open(path, mode);
+      const sync = async (): Promise<void> => {
+        if (failing && path === '/store/base') throw errno('EIO', path);
+      };
+      return Object.assign(file, { sync });
+    };
+    const blob = (await storeOn({ ...files, open })).pages('base');
+    await blob.create(1 * MIB, 1);
+    await blob.write(filled(512, 1), 0, GUARD);
+    failing = true;
+    await expect(blob.flush()).rejects.toMatchObject({ code: 'STORE_REFUSED' });
+    failing = false;
+    await expect(blob.flush()).rejects.toMatchObject({ code: 'STORE_REFUSED' });
+    await expect(blob.write(filled(512, 1), 0, GUARD)).rejects.toMatchObject({ code: 'STORE_REFUSED' });
+  });
+});
+
+describe('a folder store', () => {
+  it('says which error of the system means what', async () => {
+    const files = memoryFileSystem();
+    for (const [code, expected] of [
+      ['ENOSPC', 'STORE_FULL'],
+      ['EACCES', 'STORE_REFUSED'],
+      ['ESTALE', 'STORE_UNREACHABLE'],
+      ['EIO', 'STORE_REFUSED'],
+    ] as const) {
+      const rename: FileSystem['rename'] = async (from) => {
+        throw errno(code, from);
+      };
+      const store = await storeOn({ ...files, rename });
+      await expect(store.put('root', filled(1, 1))).rejects.toMatchObject({
+        code: expected,
+        retryable: expected === 'STORE_UNREACHABLE',
+      });
+    }
+  });
+
+  it('leaves the old object when it is stopped before the rename, and cleans up at the next put', async () => {
+    const files = memoryFileSystem();
+    const failpoint = (name: FailpointName): void => {
+      if (name === 'object.after-temporary') throw new BlockferryError('FAILPOINT', name);
+    };
+    await (await storeOn(files)).put('root', filled(10, 1));
+    await expect((await storeOn(files, virtualClock(), failpoint)).put('root', filled(10, 2))).rejects.toMatchObject({
+      code: 'FAILPOINT',
+    });
+    const store = await storeOn(files);
+    expect((await store.get('root', 10))?.bytes[0]).toBe(1);
+    expect(await collectAll(store.list(''))).toEqual(['root']);
+    await store.put('root', filled(10, 3));
+    expect(files.get('/store/root@new')).toBeUndefined();
+  });
+
+  it('stands at its failpoints in the order undo, write', async () => {
+    const names: FailpointName[] = [];
+    const store = await storeOn(memoryFileSystem(), virtualClock(), (name) => names.push(name));
+    const blob = store.pages('base');
+    await blob.create(1 * MIB, 1);
+    await blob.write(filled(512, 1), 0, GUARD);
+    await blob.clear(0, 512, GUARD);
+    expect(names).toEqual(['folder.after-undo', 'folder.after-write', 'folder.after-undo', 'folder.after-write']);
+  });
+
+  it('lets one of two processes win that compare and swap the same object', async () => {
+    const files = memoryFileSystem();
+    const clock = virtualClock();
+    const stores = await Promise.all([storeOn(files, clock), storeOn(files, clock), storeOn(files, clock)]);
+    let etag = await (stores[0] as Store).put('root', filled(8, 0));
+    for (let round = 1; round <= 20; round += 1) {
+      const puts = stores.map((store, i) => store.put('root', filled(8, round * 3 + i), { ifMatch: etag }));
+      const results = await clock.run(Promise.allSettled(puts));
+      const won = results.filter((result) => result.status === 'fulfilled');
+      expect(won).toHaveLength(1);
+      etag = won[0]?.value as string;
+    }
+  });
+
+  it('takes over the lock of a process that died, but not of one that is alive', async () => {
+    const files = memoryFileSystem();
+    const clock = virtualClock();
+    await files.makeDirectory('/store/@lock');
+    files.put('/store/@lock/7', new Uint8Array());
+    const store = await storeOn(files, clock);
+    const startMs = clock.monotonicMs();
+    await clock.run(store.put('root', filled(1, 1)));
+    expect(clock.monotonicMs() - startMs).toBeGreaterThanOrEqual(15_000);
+    const againMs = clock.monotonicMs();
+    await clock.run(store.put('root', filled(1, 2)));
+    expect(clock.monotonicMs()).toBe(againMs);
+  });
+
+  it('does not replace an object after its lock was taken over', async () => {
+    const files = memoryFileSystem();
+    const clock = virtualClock();
+    const slow = await openStore('file:///store', {
+      ports: {
+        files,
+        clock,
+        failpoint: async (name) => {
+          if (name === 'object.after-temporary') await clock.sleep(60_000);
+        },
+      },
+    });
+    const etag = await (await storeOn(files, clock)).put('root', filled(1, 0));
+    const put = slow.put('root', filled(1, 1), { ifMatch: etag });
+    const other = clock
+      .sleep(1000)
+      .then(async () => (await storeOn(files, clock)).put('root', filled(1, 2), { ifMatch: etag }));
+    const results = await clock.run(Promise.allSettled([put, other]));
+    expect(results.map(({ status }) => status)).toEqual(['rejected', 'fulfilled']);
+    expect((await slow.get('root', 1))?.bytes[0]).toBe(2);
+  });
+
+  it('stops waiting for the lock when its caller aborts', async () => {
+    const files = memoryFileSystem();
+    const clock = virtualClock();
+    await files.makeDirectory('/store/@lock');
+    files.put('/store/@lock/1', new Uint8Array());
+    const controller = new AbortController();
+    void clock.sleep(500).then(() => controller.abort());
+    const put = (await storeOn(files, clock)).put('root', filled(1, 1), { signal: controller.signal });
+    await expect(clock.run(put)).rejects.toMatchObject({ code: 'ABORTED' });
+  });
+});
