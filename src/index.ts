@@ -65,6 +65,7 @@ export type {
   RandomAccessFile,
   WriteOptions,
 } from './ports.ts';
+export type { Layout } from './replica/index.ts';
 export { generateKeyFile, parseKeyFile } from './replica/key-file.ts';
 export {
   type ByteSink,

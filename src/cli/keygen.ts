@@ -10,7 +10,7 @@ export const addKeygen: AddCommand = (program, start) => {
     .summary('make a key file')
     .description(
       'Makes a key file: one line of text with 32 random bytes, readable by its owner only. OUT must not exist. ' +
-        'Whoever loses every key of a replica loses the replica: keep a copy where this machine cannot take it along.',
+        'Whoever loses every key of a replica loses the replica: keep a copy on another machine.',
     )
     .argument('<out>', 'file to make');
   withExample(command, 'blockferry keygen /media/usb/web1.key');

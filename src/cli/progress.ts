@@ -16,6 +16,12 @@ export interface ProgressState {
   readonly transferredBytes?: number;
 }
 
+/** Where it is drawn: process.stderr. */
+export interface ProgressStream {
+  readonly isTTY?: boolean;
+  write(text: string): unknown;
+}
+
 const REDRAW_MS = 200;
 /** A phase that was over sooner is not worth a line. */
 const LONG_PHASE_MS = 2000;
@@ -24,6 +30,7 @@ const RATE_MS_MIN = 300;
 
 export class Progress {
   readonly #clock: Clock;
+  readonly #stream: ProgressStream;
   readonly #terminal: boolean;
   readonly #quiet: boolean;
   #state: ProgressState | undefined;
@@ -32,10 +39,11 @@ export class Progress {
   #drawnMs = Number.NEGATIVE_INFINITY;
   #drawn = false;
 
-  constructor(clock: Clock, options: { readonly quiet: boolean }) {
+  constructor(clock: Clock, options: { readonly quiet: boolean }, stream: ProgressStream = process.stderr) {
     this.#clock = clock;
+    this.#stream = stream;
     this.#quiet = options.quiet;
-    this.#terminal = process.stderr.isTTY === true && process.env['TERM'] !== 'dumb';
+    this.#terminal = stream.isTTY === true && process.env['TERM'] !== 'dumb';
   }
 
   /** Takes the newest state; a new title begins a new phase. */
@@ -51,19 +59,19 @@ export class Progress {
     if (!this.#terminal || this.#quiet || nowMs - this.#drawnMs < REDRAW_MS) return;
     this.#drawnMs = nowMs;
     this.#drawn = true;
-    process.stderr.write(`\r${this.#line(state, nowMs)}\x1b[K`);
+    this.#stream.write(`\r${this.#line(state, nowMs)}\x1b[K`);
   }
 
   /** One line now, as SIGUSR1 asks for. */
   print(): void {
     this.clear();
     const text = this.#state ? this.#line(this.#state, this.#clock.monotonicMs()) : 'nothing is being moved';
-    process.stderr.write(`blockferry: ${text}\n`);
+    this.#stream.write(`blockferry: ${text}\n`);
   }
 
   /** Removes the line from the terminal before something else is said. */
   clear(): void {
-    if (this.#drawn) process.stderr.write('\r\x1b[K');
+    if (this.#drawn) this.#stream.write('\r\x1b[K');
     this.#drawn = false;
     this.#drawnMs = Number.NEGATIVE_INFINITY;
   }
@@ -76,7 +84,7 @@ export class Progress {
     if (!state || this.#quiet) return;
     const nowMs = this.#clock.monotonicMs();
     if (nowMs - this.#startMs < LONG_PHASE_MS) return;
-    process.stderr.write(`blockferry: ${this.#line(state, nowMs)}\n`);
+    this.#stream.write(`blockferry: ${this.#line(state, nowMs)}\n`);
   }
 
   #line(state: ProgressState, nowMs: number): string {

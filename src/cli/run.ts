@@ -97,7 +97,8 @@ function usageError(error: CommanderError, args: readonly string[]): BlockferryE
   const message = first
     .replace(/^error: /, '')
     .replace(/\.$/, '')
-    .replace(/\. ([A-Za-z])/, (_match, letter: string) => `: ${letter.toLowerCase()}`);
+    .replace(/\. (?=\S)/, ': ')
+    .replace(/: (Expected|Allowed) /, (words) => words.toLowerCase());
   return new BlockferryError('USAGE', message, { hint: suggestion?.replace(/^\(D(.*)\)$/, 'd$1') ?? help });
 }
 

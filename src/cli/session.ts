@@ -14,7 +14,7 @@ export interface TransferOptions {
 /** Adds `--workers`, `--lanes` and `--bandwidth`. */
 export function withTransferOptions(command: Command): Command {
   return command
-    .option('--workers <n>', 'worker threads (default: one per processor)', integerValue(1, 256))
+    .option('--workers <n>', 'worker threads (default: one per processor, at most 8)', integerValue(1, 256))
     .option('--lanes <n>', 'requests to the store at a time, 1 to 32 (default: 8)', integerValue(1, 32))
     .option('--bandwidth <size>', 'at most so many bytes a second, for example 20MiB', sizeValue);
 }
