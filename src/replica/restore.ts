@@ -15,7 +15,7 @@ import type { Replica } from './replica.ts';
 import type { RecoveryPoint } from './root.ts';
 
 /** Bytes fetched per message to a worker. */
-const BATCH_BYTES = 4 * MIB;
+const BATCH_BYTES = 2 * MIB;
 /** Batches on their way from the store beyond those in the workers' hands. */
 export const BATCHES_AHEAD = 4;
 

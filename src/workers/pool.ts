@@ -36,6 +36,8 @@ export class WorkerPool {
       // Waiting in Atomics would keep a worker from its event loop, where native buffers that were collected are freed:
       // LZ4 outputs would pile up by hundreds of MiB.
       atomics: 'disabled',
+      // Workers keep next to nothing on the heap; a small young generation is collected often, and with it native buffers.
+      resourceLimits: { maxYoungGenerationSizeMb: 4 },
       env: {},
       execArgv: [],
     });
