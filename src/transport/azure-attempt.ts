@@ -8,6 +8,7 @@
 import { abortedError, BlockferryError, throwIfAborted } from '../errors.ts';
 import type { Clock } from '../ports.ts';
 import { azureError, type Request } from './azure-errors.ts';
+import { shared } from './signals.ts';
 import type { CallOptions } from './store.ts';
 
 /** Below this rate a request counts as stalled; 4 MiB get 128 seconds. */
@@ -52,7 +53,7 @@ export async function attempt<T>(
     };
   });
   const onAbort = (): void => interrupt(abortedError(outer as AbortSignal));
-  outer?.addEventListener('abort', onAbort, { once: true });
+  if (outer) shared(outer).addEventListener('abort', onAbort, { once: true });
   limits.clock.sleep(timeoutMs, settled.signal).then(
     () => interrupt(timeoutError(request, timeoutMs)),
     () => {},

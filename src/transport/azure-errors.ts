@@ -22,7 +22,8 @@ interface Verdict {
 
 const HINT_SIGN_IN =
   'check that the SAS has not expired, that it allows read, write, delete, create and list, and that the clock is right';
-const HINT_PERMISSION = 'the identity needs the role "Storage Blob Data Contributor" on the container';
+const HINT_PERMISSION =
+  'the SAS does not allow this, or the identity lacks the role "Storage Blob Data Contributor" on the container';
 const HINT_NETWORK = 'check the name of the account, the network and the proxy';
 
 const LEASED: Verdict = { code: 'REPLICA_LEASED' };
@@ -126,7 +127,8 @@ function build(request: Request, what: string, verdict: Verdict, facts: Record<s
 
 /** An answer of the service with a status of an error. */
 function fromAnswer(request: Request, error: RestError, status: number): BlockferryError {
-  const serviceCode = error.response?.headers.get('x-ms-error-code') ?? error.code;
+  const spoken = error.code === RestError.PARSE_ERROR ? undefined : error.code;
+  const serviceCode = error.response?.headers.get('x-ms-error-code') ?? spoken;
   const verdict = (serviceCode === undefined ? undefined : BY_SERVICE_CODE[serviceCode]) ?? byStatus(status);
   const requestId = error.response?.headers.get('x-ms-request-id');
   const wait = waitAskedFor(error);
@@ -141,7 +143,7 @@ function fromAnswer(request: Request, error: RestError, status: number): Blockfe
 /** Whatever the SDK threw, as our error. Errors that are ours already pass through. */
 export function azureError(error: unknown, request: Request): unknown {
   if (error instanceof BlockferryError || error instanceof RangeError || error instanceof TypeError) return error;
-  if (error instanceof RestError && error.statusCode !== undefined && error.code !== RestError.PARSE_ERROR) {
+  if (error instanceof RestError && error.statusCode !== undefined && error.statusCode >= 400) {
     return fromAnswer(request, error, error.statusCode);
   }
   const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;

@@ -6,6 +6,7 @@
  */
 import { throwIfAborted } from '../errors.ts';
 import type { Clock } from '../ports.ts';
+import { shared } from './signals.ts';
 
 export class Bandwidth {
   readonly #clock: Clock;
@@ -39,13 +40,14 @@ export class Bandwidth {
   /** Resolves when `lengthBytes` may be sent. @throws ABORTED */
   async take(lengthBytes: number, signal?: AbortSignal): Promise<void> {
     throwIfAborted(signal);
+    this.#pay();
     const turn = this.#reservedBytes;
     this.#reservedBytes += lengthBytes;
     for (;;) {
       this.#pay();
       if (this.#bytesPerSecond === undefined || this.#paidBytes >= turn) return;
       const waitMs = Math.max(1, Math.ceil(((turn - this.#paidBytes) / this.#bytesPerSecond) * 1000));
-      const changed = this.#changed.signal;
+      const changed = shared(this.#changed.signal);
       try {
         await this.#clock.sleep(waitMs, signal ? AbortSignal.any([signal, changed]) : changed);
       } catch (error) {

@@ -4,14 +4,18 @@
  * Overload shows as 503 and 429, but in storms mostly as 500 OperationTimedOut, 408, 502, 504 and silence; a queue in
  * between shows as latency that grows with the number of requests. Each halves the limit (latency takes a little less),
  * at most once per episode: failures of requests that were sent before the last decrease tell nothing new. While all
- * that is allowed is used and answered, the limit grows by one per round.
+ * that is allowed is used and answered, the limit grows by one per round, and by a tenth near the limit that failed last.
  */
 import { throwIfAborted } from '../errors.ts';
 import type { Clock } from '../ports.ts';
 import { congestionCause } from './outcome.ts';
+import { shared } from './signals.ts';
 
 const ON_OVERLOAD = 0.5;
 const ON_LATENCY = 0.8;
+/** Growth per round from this share of the limit that failed last. */
+const NEAR_FAILURE = 0.85;
+const GROWTH_NEAR_FAILURE = 0.1;
 /** Latency counts as grown above this multiple of the usual one, and by at least so much. */
 const LATENCY_FACTOR = 3;
 const LATENCY_GROWTH_MS = 500;
@@ -46,6 +50,8 @@ export class CongestionWindow {
   #limit: number;
   #inFlight = 0;
   #decreases = 0;
+  /** The limit that was too high, the last time one was. */
+  #failedLimit = Number.POSITIVE_INFINITY;
   #lastCause: string | undefined;
   #lastDecreaseMs = Number.NEGATIVE_INFINITY;
 
@@ -71,7 +77,7 @@ export class CongestionWindow {
         this.#waiting.splice(this.#waiting.indexOf(admit), 1);
         resolve(false);
       };
-      signal?.addEventListener('abort', giveUp, { once: true });
+      if (signal) shared(signal).addEventListener('abort', giveUp, { once: true });
       this.#waiting.push(admit);
     });
     if (!admitted) throwIfAborted(signal);
@@ -102,11 +108,17 @@ export class CongestionWindow {
   #answered(sentMs: number, lengthBytes: number, wasFull: boolean): void {
     const grown = lengthBytes === 0 ? undefined : this.#latencyGrowth(lengthBytes, this.#clock.monotonicMs() - sentMs);
     if (grown !== undefined) this.#decrease(ON_LATENCY, grown, sentMs);
-    else if (wasFull) this.#limit = Math.min(this.#limitMax, this.#limit + 1 / this.#limit);
+    else if (wasFull) this.#limit = Math.min(this.#limitMax, this.#limit + this.#growth() / this.#limit);
+  }
+
+  /** Per round. Where it failed last time it may well fail again, so the limit creeps there. */
+  #growth(): number {
+    return this.#limit >= NEAR_FAILURE * this.#failedLimit ? GROWTH_NEAR_FAILURE : 1;
   }
 
   #decrease(factor: number, cause: string, sentMs: number): void {
-    if (sentMs < this.#lastDecreaseMs) return;
+    if (sentMs <= this.#lastDecreaseMs) return;
+    this.#failedLimit = this.#limit;
     this.#limit = Math.max(1, this.#limit * factor);
     this.#decreases += 1;
     this.#lastCause = cause;

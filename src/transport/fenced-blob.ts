@@ -18,6 +18,7 @@ import type { Lanes } from './lanes.ts';
 import { mayStillApply } from './outcome.ts';
 import type { Retry } from './retry.ts';
 import { RetryingBlob } from './retrying-blob.ts';
+import { shared } from './signals.ts';
 import type {
   ByteRange,
   CallOptions,
@@ -182,7 +183,7 @@ async function orAborted(work: Promise<void>, signal: AbortSignal | undefined): 
   const aborted = new Promise<never>((_, reject) => {
     onAbort = () => reject(abortedError(signal));
     if (signal.aborted) onAbort();
-    else signal.addEventListener('abort', onAbort, { once: true });
+    else shared(signal).addEventListener('abort', onAbort, { once: true });
   });
   try {
     await Promise.race([work, aborted]);

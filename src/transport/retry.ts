@@ -7,6 +7,7 @@
 import { BlockferryError, isBlockferryError, throwIfAborted } from '../errors.ts';
 import type { Clock, Random } from '../ports.ts';
 import { retryAfterMs } from './outcome.ts';
+import { shared } from './signals.ts';
 
 export interface RetryPolicy {
   readonly triesMax: number;
@@ -65,7 +66,7 @@ export class Retry {
           throw givenUp(error, tries, elapsedMs);
         }
         onRetry?.({ operation, tries, waitMs, error });
-        await clock.sleep(waitMs, signal);
+        await clock.sleep(waitMs, signal && shared(signal));
       }
     }
   }
