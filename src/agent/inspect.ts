@@ -3,7 +3,7 @@
 import { chunkCount } from '../chunker/index.ts';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { compareDisk, FrozenDisk, type Replica, verifyDisk } from '../replica/index.ts';
-import { LocalItem } from './local-state.ts';
+import { type ItemState, LocalItem } from './local-state.ts';
 import { latestPoint, readAccess, sessionSignal, withDisks, withOwn, withReplica, withWorkers } from './open-item.ts';
 import type { ItemStatus, PointInfo, ReplicaReference, Session, VerifyReport, VerifyRequest } from './types.ts';
 
@@ -87,15 +87,17 @@ export async function verify(
   reference: ReplicaReference,
   request: VerifyRequest = {},
 ): Promise<VerifyReport> {
-  const paths = request.source ? await sourcePaths(session, reference) : [];
-  return withReplica(session, reference, (replica) => verifyReplica(session, replica, request, paths));
+  const state = request.source ? await sourceState(session, reference) : undefined;
+  return withReplica(session, reference, (replica) =>
+    verifyReplica(session, replica, request.subsetPercent ?? 100, state),
+  );
 }
 
 async function verifyReplica(
   session: Session,
   replica: Replica,
-  { subsetPercent = 100, source = false }: VerifyRequest,
-  paths: readonly string[],
+  subsetPercent: number,
+  source: ItemState | undefined,
 ): Promise<VerifyReport> {
   const point = latestPoint(replica);
   const { disks, item } = replica.description;
@@ -128,22 +130,21 @@ async function verifyReplica(
       damage.push(...counts.damage.map(({ chunk, error }) => ({ disk: id, chunk, message: error.message })));
     }
   });
-  const sourceDifferences = source ? await differences(session, replica, paths) : 0;
+  const sourceDifferences = source ? await differences(session, replica, source) : 0;
   const { freshness } = replica;
   return { item, pointId: point.id, chunksOpened, bytesRead, sourceDifferences, damage, freshness };
 }
 
-async function sourcePaths(session: Session, reference: ReplicaReference): Promise<readonly string[]> {
-  if (!('url' in reference))
-    return (await new LocalItem(session.home, reference.name, session.ports.files).load()).disks;
+async function sourceState(session: Session, reference: ReplicaReference): Promise<ItemState> {
+  if (!('url' in reference)) return new LocalItem(session.home, reference.name, session.ports.files).load();
   throw new BlockferryError('USAGE', 'a replica named by its URL alone has no source to compare with', {
     hint: 'run verify --source on the machine that protects the item, without --from',
   });
 }
 
-async function differences(session: Session, replica: Replica, paths: readonly string[]): Promise<number> {
+async function differences(session: Session, replica: Replica, state: ItemState): Promise<number> {
   const point = latestPoint(replica);
-  return withDisks(session, paths, (sources) =>
+  return withDisks(session, state, (sources) =>
     withWorkers(session, replica, async (pool) => {
       let total = 0;
       for (const [disk, source] of sources.entries()) {

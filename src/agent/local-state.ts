@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { BlockferryError } from '../errors.ts';
 import type { FileSystem } from '../ports.ts';
 import { type Anchor, canonicalJson, isSafeFileName, JsonReader, ROOT_HASH_BYTES } from '../replica/index.ts';
+import type { DiskFormat } from '../vhd/index.ts';
 import type { KeySource } from './types.ts';
 
 const STATE_BYTES_MAX = 1 << 20;
@@ -24,6 +25,11 @@ export interface ItemState {
   readonly url: string;
   /** Absolute paths, in the order of the replica's disks. */
   readonly disks: readonly string[];
+  /**
+   * What each disk was when it was protected. A guest can write the marks of a VHD into a raw disk, so a format is
+   * recognised by content only once.
+   */
+  readonly formats: readonly DiskFormat[];
   /** The one lease id of this home: after a kill the next process takes the lease again without waiting. */
   readonly leaseId: string;
   readonly keys: readonly KeySource[];
@@ -76,6 +82,10 @@ export class LocalItem {
         .field('disks')
         .list(64)
         .map((disk) => disk.string(4096)),
+      formats: json
+        .field('formats')
+        .list(64)
+        .map((format) => format.oneOf(['raw', 'vhd', 'vhdx'])),
       leaseId: json.field('leaseId').string(64),
       keys: json
         .field('keys')

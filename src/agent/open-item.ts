@@ -15,7 +15,7 @@ import {
   workerSetup,
 } from '../replica/index.ts';
 import { Bandwidth, Lanes, openStore, Retry, type RetryEvent, RetryingStore } from '../transport/index.ts';
-import { openDisk, type VirtualDisk } from '../vhd/index.ts';
+import { type DiskFormat, openDisk, type VirtualDisk } from '../vhd/index.ts';
 import { WorkerPool } from '../workers/index.ts';
 import { loadKeys } from './key-sources.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
@@ -138,15 +138,17 @@ export function latestPoint(replica: Replica): RecoveryPoint {
   });
 }
 
-/** Opens disks and gives them to `work`; closes them whatever happens. */
+/** Opens disks and gives them to `work`; closes them whatever happens. Without `formats` they are told by content. */
 export async function withDisks<T>(
   session: Session,
-  paths: readonly string[],
+  { disks: paths, formats }: { readonly disks: readonly string[]; readonly formats?: readonly DiskFormat[] },
   work: (disks: readonly VirtualDisk[]) => Promise<T>,
 ): Promise<T> {
   const disks: VirtualDisk[] = [];
   try {
-    for (const path of paths) disks.push(await openDisk(path, { ports: session.ports }));
+    for (const [i, path] of paths.entries()) {
+      disks.push(await openDisk(path, { ports: session.ports, format: formats?.[i] ?? 'auto' }));
+    }
     return await work(disks);
   } finally {
     for (const disk of disks) await disk.close();

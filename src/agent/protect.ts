@@ -36,27 +36,20 @@ import type { KeySource, ProtectRequest, Session, SyncReport } from './types.ts'
 export async function protect(session: Session, request: ProtectRequest): Promise<SyncReport> {
   const item = new LocalItem(session.home, request.name, session.ports.files);
   const paths = diskPaths(request);
-  return withLock(session, item, () =>
-    withResources(session, request.url, paths, async (store, disks) => {
-      const existing = await item.find();
-      const state = existing ?? (await begin(session, item, request, paths, store));
-      if (existing) checkSame(existing, request, paths);
-      const found = await findReplica(store, { signal: sessionSignal(session) });
-      if (!found?.committed) await create(session, item, state, request, disks, store);
-      const own = await openOwn(session, item, state, store);
-      const first = own.replica.record.root.points.length === 0;
-      return runSync(session, own, disks, { phase: first ? 'initial' : 'resync' });
-    }),
-  );
-}
-
-function withResources<T>(
-  session: Session,
-  url: string,
-  paths: readonly string[],
-  work: (store: RetryingStore, disks: readonly VirtualDisk[]) => Promise<T>,
-): Promise<T> {
-  return withDisks(session, paths, (disks) => withStore(session, url, (store) => work(store, disks)));
+  return withLock(session, item, async () => {
+    const existing = await item.find();
+    if (existing) checkSame(existing, request, paths);
+    return withDisks(session, existing ?? { disks: paths }, (disks) =>
+      withStore(session, request.url, async (store) => {
+        const state = existing ?? (await begin(session, item, request, paths, disks, store));
+        const found = await findReplica(store, { signal: sessionSignal(session) });
+        if (!found?.committed) await create(session, item, state, request, disks, store);
+        const own = await openOwn(session, item, state, store);
+        const first = own.replica.record.root.points.length === 0;
+        return runSync(session, own, disks, { phase: first ? 'initial' : 'resync' });
+      }),
+    );
+  });
 }
 
 function diskPaths({ disks }: ProtectRequest): readonly string[] {
@@ -75,6 +68,7 @@ async function begin(
   item: LocalItem,
   request: ProtectRequest,
   paths: readonly string[],
+  disks: readonly VirtualDisk[],
   store: RetryingStore,
 ): Promise<ItemState> {
   const signal = sessionSignal(session);
@@ -95,6 +89,7 @@ async function begin(
     replicaId: session.ports.random.bytes(16),
     url: request.url,
     disks: paths,
+    formats: disks.map(({ info }) => info.format),
     leaseId: randomGuid(session.ports.random.bytes(16)).toLowerCase(),
     keys: request.keys.length > 0 ? request.keys.map(absoluteKey) : [await makeKey(session, item)],
   };

@@ -18,9 +18,9 @@ export interface ResyncRequest {
 /** Repairs the replica of an item; ends with a new recovery point. */
 export async function resync(session: Session, name: string, request: ResyncRequest = {}): Promise<SyncReport> {
   const item = new LocalItem(session.home, name, session.ports.files);
-  const { disks } = await item.load();
+  const state = await item.load();
   return withLock(session, item, () =>
-    withDisks(session, disks, (sources) =>
+    withDisks(session, state, (sources) =>
       withOwn(session, name, async (own) => {
         const suspect = request.verifyTarget ? await damagedRanges(session, own) : [];
         return runSync(session, own, sources, { phase: 'resync', full: request.full ?? false, suspect });
@@ -32,7 +32,7 @@ export async function resync(session: Session, name: string, request: ResyncRequ
 /** What a resync would send. Reads the disks, changes nothing. */
 export function estimateResync(session: Session, name: string): Promise<ResyncEstimate> {
   return withOwn(session, name, (own) =>
-    withDisks(session, own.state.disks, async (sources) => {
+    withDisks(session, own.state, async (sources) => {
       const disks = await compareAll(session, own, sources);
       const differingBytes = disks.reduce((sum, disk) => sum + disk.differingBytes, 0);
       const fullCopyBytes = await allDataBytes(sources);

@@ -11,7 +11,6 @@ import type { Ports } from '../ports.ts';
 import type { AzureSettings } from './azure-blob.ts';
 import { AzureStore } from './azure-store.ts';
 import { FolderStore } from './folder-store.ts';
-import { isKey } from './keys.ts';
 import type { Store } from './store.ts';
 
 /** Waiting time for the answer to one request, without the time for its body. */
@@ -89,6 +88,8 @@ interface AzureAddress {
 }
 
 const CONTAINER = /^(?:\$root|\$web|[a-z0-9](?:-?[a-z0-9]){2,62})$/;
+/** What a URL writes without escapes; `.` and `..` are gone before (the URL parser resolves them). */
+const PREFIX_SEGMENT = /^[A-Za-z0-9._~-]+$/;
 const IP_OR_LOCAL = /^(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:]+\])$/i;
 
 /** Splits the URL; emulators and private endpoints by IP name the account in the path. */
@@ -103,8 +104,8 @@ function addressOf(url: URL): AzureAddress {
   if (!CONTAINER.test(container)) {
     throw usage(`"${container}" is no container name`, 'container names have 3 to 63 of a-z, 0-9 and single hyphens');
   }
-  if (prefix !== '' && !isKey(prefix)) {
-    throw usage(`"${prefix}" cannot be a prefix`, 'prefixes have the characters a-z 0-9 . _ - and slashes between');
+  if (!segments.every((segment) => PREFIX_SEGMENT.test(segment))) {
+    throw usage(`"${prefix}" cannot be a prefix`, 'prefixes have letters, digits and . _ ~ - with slashes between');
   }
   return { endpoint: byPath ? `${url.origin}/${account}` : url.origin, account, container, prefix };
 }
