@@ -38,7 +38,7 @@ describe('a store URL', () => {
     'ftp://a.example/b/c',
     'https://account.blob.core.windows.net/',
     'https://account.blob.core.windows.net/UPPER/x',
-    'https://account.blob.core.windows.net/container/Upper',
+    'https://account.blob.core.windows.net/container/pre fix',
     'https://account.blob.core.windows.net/container/a/../../b%2Fc d',
     'https://account.blob.core.windows.net/container?sv=1&se=2',
     'https://user:secret@account.blob.core.windows.net/container',
