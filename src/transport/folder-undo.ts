@@ -182,7 +182,10 @@ export class UndoFile {
     let at = this.#endBytes;
     while ((await this.#file.read(bytes, at)) === HEADER_BYTES) {
       const header = decodeHeader(bytes, this.number, this.#blobGranules);
-      if (header === undefined) break;
+      if (header === undefined) {
+        await this.#checkTorn(at, batch[0]?.header.batch ?? this.#batch);
+        break;
+      }
       if (batch[0] && batch[0].header.batch !== header.batch) {
         // A later batch was begun, so this one is durable.
         for (const record of batch) this.#take(record.header, record.start);
@@ -199,6 +202,22 @@ export class UndoFile {
 
   close(): Promise<void> {
     return this.#file.close();
+  }
+
+  /**
+   * What ends at `at` is torn if only its batch or the next follows; records of a later batch prove that it was whole
+   * once. To take that for a torn tail would drop what snapshots need.
+   */
+  async #checkTorn(at: number, batch: number): Promise<void> {
+    const bytes = Buffer.alloc(HEADER_BYTES);
+    for (let next = at + HEADER_BYTES; (await this.#file.read(bytes, next)) === HEADER_BYTES; next += HEADER_BYTES) {
+      const header = decodeHeader(bytes, this.number, this.#blobGranules);
+      if (header === undefined || header.batch < batch + 2) continue;
+      throw new BlockferryError('STORE_REFUSED', `${this.#file.path}: the record at offset ${at} is damaged`, {
+        facts: { source: this.#file.path, offset: at, rule: 'records before the last batch are whole' },
+        hint: 'restore this file from a backup of the folder, or delete the recovery points that need it',
+      });
+    }
   }
 
   async #isWhole(header: RecordHeader, start: number): Promise<boolean> {

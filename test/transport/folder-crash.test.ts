@@ -136,7 +136,8 @@ async function faultsOf(blob: PageBlob, store: Store, promised: Promised): Promi
     faults.push(`object of ${object?.byteLength} bytes, ${value}`);
   }
   // Life goes on: whatever is written now, the snapshots stay.
-  await blob.write(new Uint8Array(SIZE).fill(99), 0, GUARD);
+  const write = await blob.write(new Uint8Array(SIZE).fill(99), 0, GUARD).catch((error: unknown) => error);
+  if (write !== undefined) faults.push(`snapshots keep the blob from being written: ${String(write)}`);
   await check();
   return faults;
 }
