@@ -1,0 +1,70 @@
+/**
+ * kill -9 of the real program at every failpoint of protect and resync, once at the first hit and once at a later one, on
+ * the folder store (which has failpoints of its own). The list is walked whole: a failpoint that no run reaches fails.
+ */
+import { describe, expect, it } from 'vitest';
+import { FAILPOINT_NAMES, type FailpointName } from '../../src/ports.ts';
+import { Lineage } from './lineage.ts';
+
+/** Failpoints of other verbs; they have their tests there. */
+const ELSEWHERE: readonly FailpointName[] = ['restore.after-data', 'restore.after-rename', 'key.after-keyring'];
+/** Reached by the first protect only. */
+const FIRST_ONLY: readonly FailpointName[] = [
+  'protect.after-description',
+  'protect.after-keyring',
+  'protect.after-blobs',
+];
+/** Reached only once there is a snapshot to preserve for. */
+const LATER_ONLY: readonly FailpointName[] = ['folder.after-undo'];
+
+const url = (directory: string): string => `file://${directory}/store`;
+
+async function crashAt(
+  lineage: Lineage,
+  verb: 'protect' | 'resync',
+  name: FailpointName,
+  hit: number,
+): Promise<boolean> {
+  const { result, killed } = await lineage.run(verb, { failpoints: `${name}:${hit}=kill` });
+  if (!killed) expect(result.code, result.stderr).toBe(0);
+  await lineage.check();
+  return killed;
+}
+
+describe.each(['sealed', 'raw'] as const)('killed at every failpoint, layout %s', (layout) => {
+  const names = FAILPOINT_NAMES.filter((name) => !ELSEWHERE.includes(name));
+
+  it('the first copy resumes', { timeout: 300_000 }, async () => {
+    const lineage = await Lineage.begin({ url, layout, seed: 1, diskMib: 40 });
+    try {
+      for (const name of names.filter((n) => !LATER_ONLY.includes(n))) {
+        const killed = await crashAt(lineage, 'protect', name, 1);
+        // Others may find nothing left to do, once a run was killed behind its commit; the resync below reaches them.
+        if (FIRST_ONLY.includes(name)) expect(killed, name).toBe(true);
+      }
+      const { result } = await lineage.run('protect');
+      expect(result.code, result.stderr).toBe(0);
+      expect(await lineage.isCurrent()).toBe(true);
+    } finally {
+      await lineage.end();
+    }
+  });
+
+  it('a resync resumes', { timeout: 300_000 }, async () => {
+    const lineage = await Lineage.begin({ url, layout, seed: 2, diskMib: 40 });
+    try {
+      expect((await lineage.run('protect')).result.code).toBe(0);
+      await lineage.check();
+      for (const name of names.filter((n) => !FIRST_ONLY.includes(n))) {
+        await lineage.change();
+        expect(await crashAt(lineage, 'resync', name, 1), name).toBe(true);
+        await crashAt(lineage, 'resync', name, 1 + lineage.dice.between(1, 3));
+        const { result } = await lineage.run('resync');
+        expect(result.code, result.stderr).toBe(0);
+        expect(await lineage.isCurrent(), name).toBe(true);
+      }
+    } finally {
+      await lineage.end();
+    }
+  });
+});
