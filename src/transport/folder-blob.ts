@@ -24,6 +24,7 @@ import {
   snapshotName,
   snapshotNumber,
   snapshotNumbers,
+  syncNames,
   undoPath,
 } from './folder-layout.ts';
 import type { FolderLock, HeldLock } from './folder-lock.ts';
@@ -343,7 +344,9 @@ export class FolderPageBlob implements PageBlob {
   async #startSession(): Promise<void> {
     await this.#endSession();
     const { live, state } = await this.#look();
-    const writer = await FolderWriter.open(this.#context.files, this.#paths, live, state.sizeBytes);
+    const { files, directory } = this.#context;
+    await syncNames(files, directory, this.#paths.sidecar);
+    const writer = await FolderWriter.open(files, this.#paths, live, state.sizeBytes);
     this.#session = { writer, snapshotsVersion: state.snapshotsVersion };
   }
 

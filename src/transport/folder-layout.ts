@@ -74,6 +74,12 @@ export async function ensureDirectory(files: FileSystem, path: string): Promise<
   if (parent !== path) await files.syncDirectory(parent);
 }
 
+/** Makes the names in `path` and in its parents up to `root` durable, whoever made them. */
+export async function syncNames(files: FileSystem, root: string, path: string): Promise<void> {
+  await files.syncDirectory(path);
+  if (path !== root && dirname(path) !== path) await syncNames(files, root, dirname(path));
+}
+
 /** Creates a file under a temporary name, fills it, makes it durable and gives it its name. */
 export async function publish(
   files: FileSystem,

@@ -21,24 +21,33 @@ export interface Merge {
 
 /** Returns when `into` durably holds what `from` holds. */
 export async function mergeInto(files: FileSystem, merge: Merge): Promise<void> {
-  const from = await UndoFile.open(await files.open(merge.from, 'read'), merge.fromNumber, merge.sizeBytes);
-  const into = await UndoFile.open(await files.open(merge.into, 'modify'), merge.intoNumber, merge.sizeBytes);
+  const fromFile = await files.open(merge.from, 'read');
   try {
-    await into.trim();
-    const missing = Uint32Array.from([...from.granules].filter((granule) => !into.holds(granule))).sort();
-    let batch: Promise<void>[] = [];
-    for (const run of runsOf(missing)) {
-      batch.push(handDown(from, into, run));
-      if (batch.length === RECORDS_AT_ONCE) {
-        await allDone(batch);
-        batch = [];
-      }
+    const intoFile = await files.open(merge.into, 'modify');
+    try {
+      const from = await UndoFile.open(fromFile, merge.fromNumber, merge.sizeBytes);
+      const into = await UndoFile.open(intoFile, merge.intoNumber, merge.sizeBytes);
+      await into.settle();
+      await handDownAll(from, into);
+    } finally {
+      await intoFile.close();
     }
-    await allDone(batch);
   } finally {
-    await from.close();
-    await into.close();
+    await fromFile.close();
   }
+}
+
+async function handDownAll(from: UndoFile, into: UndoFile): Promise<void> {
+  const missing = Uint32Array.from([...from.granules].filter((granule) => !into.holds(granule))).sort();
+  let batch: Promise<void>[] = [];
+  for (const run of runsOf(missing)) {
+    batch.push(handDown(from, into, run));
+    if (batch.length === RECORDS_AT_ONCE) {
+      await allDone(batch);
+      batch = [];
+    }
+  }
+  await allDone(batch);
 }
 
 interface Run {

@@ -156,9 +156,13 @@ export class UndoFile {
     return this.#index.has(granule);
   }
 
-  /** Cuts off what a crash left torn. Only for the one writer. */
-  async trim(): Promise<void> {
+  /**
+   * Cuts off what a crash left torn and makes the rest durable: a process that was killed may have left records that
+   * can be read but would not survive a power cut. Only for the one writer, before it relies on what the file holds.
+   */
+  async settle(): Promise<void> {
     if ((await this.#file.sizeBytes()) > this.#endBytes) await this.#file.truncate(this.#endBytes);
+    await this.#file.sync();
   }
 
   /** Makes old content durable; several calls at once share one sync. */

@@ -36,6 +36,10 @@ export class FolderWriter {
     this.#newest = newest;
   }
 
+  /**
+   * Makes durable first what it will rely on: a process that was killed may have left marks, records and names that can be
+   * seen but would not survive a power cut.
+   */
   static async open(
     files: FileSystem,
     paths: BlobPaths,
@@ -43,19 +47,21 @@ export class FolderWriter {
     sizeBytes: number,
   ): Promise<FolderWriter> {
     const mapFile = await openIfThere(files, paths.map);
-    const map = await WrittenMap.load(mapFile, sizeBytes);
-    const number = (await snapshotNumbers(files, paths)).at(-1);
-    let newest: UndoFile | undefined;
-    if (number !== undefined) {
-      newest = await UndoFile.open(await files.open(undoPath(paths, number), 'modify'), number, sizeBytes);
-      await newest.trim();
+    let undoFile: RandomAccessFile | undefined;
+    try {
+      const map = await WrittenMap.load(mapFile, sizeBytes);
+      await mapFile?.sync();
+      const number = (await snapshotNumbers(files, paths)).at(-1);
+      if (number === undefined) return new FolderWriter(live, map, mapFile, undefined);
+      undoFile = await files.open(undoPath(paths, number), 'modify');
+      const newest = await UndoFile.open(undoFile, number, sizeBytes);
+      await newest.settle();
+      return new FolderWriter(live, map, mapFile, newest);
+    } catch (error) {
+      await undoFile?.close();
+      await mapFile?.close();
+      throw error;
     }
-    return new FolderWriter(live, map, mapFile, newest);
-  }
-
-  /** Number of the newest snapshot; 0 if there is none. */
-  get newestSnapshot(): number {
-    return this.#newest?.number ?? 0;
   }
 
   /** Returns when the range may be changed: marked in the map, old content kept. */

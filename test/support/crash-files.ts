@@ -68,6 +68,8 @@ export interface CrashFileSystem extends FileSystem {
   readonly operations: number;
   /** The operation with this number, and all after it, fail as if the machine had stopped. */
   stopAt: number;
+  /** The next sync of a path that matches does nothing: a negative control for one sync among many. */
+  skipNextSyncOf: RegExp | undefined;
   /** What a new start finds after a power cut now. */
   powerCut(random: Random): MemoryFileSystem;
 }
@@ -128,13 +130,15 @@ export function crashFileSystem(before: ReadonlyMap<string, Uint8Array>, options
       },
       async sync() {
         step();
-        if (!options.ignoreSyncOf?.test(path)) content.sync();
+        if (files.skipNextSyncOf?.test(path)) files.skipNextSyncOf = undefined;
+        else if (!options.ignoreSyncOf?.test(path)) content.sync();
       },
       async close() {},
     };
   }
 
   const files: CrashFileSystem = {
+    skipNextSyncOf: undefined,
     get operations() {
       return operations;
     },

@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { BlockferryError } from '../../src/errors.ts';
 import type { FailpointName, FileSystem } from '../../src/ports.ts';
+import { newUndoHeader } from '../../src/transport/folder-undo.ts';
 import { openStore, type Store } from '../../src/transport/index.ts';
 import { errno, memoryFileSystem } from '../support/memory-files.ts';
 import { type VirtualClock, virtualClock } from '../support/virtual-clock.ts';
@@ -106,6 +107,84 @@ describe('a page blob in a folder', () => {
     const reader = (await storeOn({ ...files, open }, clock)).pages('base');
     expect((await reader.read(0, 1, { snapshot }))[0]).toBe(1);
     expect(overtakes).toBeLessThan(1);
+  });
+
+  it('lets no neighbour in a granule write before its old content is durable', async () => {
+    const files = memoryFileSystem();
+    const events: string[] = [];
+    let letGo: () => void = () => {};
+    const slow = new Promise<void>((resolve) => {
+      letGo = resolve;
+    });
+    const open: FileSystem['open'] = async (path, mode) => {
+      const file = await files.open(path, mode);
+      const [write, sync] = [file.write.bind(file), file.sync.bind(file)];
+      return Object.assign(file, {
+        async write(from: Uint8Array, position: number) {
+          if (path === '/store/base') events.push(`write at ${position}`);
+          await write(from, position);
+        },
+        async sync() {
+          if (path.endsWith('undo-0000000001') && events.length > 0) {
+            await slow;
+            events.push('undo is durable');
+          }
+          await sync();
+        },
+      });
+    };
+    const blob = (await storeOn({ ...files, open })).pages('base');
+    await blob.create(1 * MIB, 1);
+    await blob.write(filled(1 * MIB, 1), 0, GUARD);
+    const snapshot = await blob.snapshot(GUARD);
+    // Opens the undo file, in another granule.
+    events.length = 0;
+    const writes = [blob.write(filled(512, 2), 0, GUARD)];
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    events.push('a keeper is at work');
+    writes.push(blob.write(filled(512, 3), 128 * KIB, GUARD), blob.write(filled(512, 4), 129 * KIB, GUARD));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    writes.push(blob.write(filled(512, 5), 130 * KIB, GUARD));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(events).toEqual(['write at 0', 'a keeper is at work']);
+    letGo();
+    await Promise.all(writes);
+    expect(events[2]).toBe('undo is durable');
+    expect(files.get(`/store/base@blob/undo-${snapshot}`)?.byteLength).toBe(4096 + 2 * (4096 + 64 * KIB));
+    expect(Buffer.from(await blob.read(0, 1 * MIB, { snapshot })).equals(filled(1 * MIB, 1))).toBe(true);
+  });
+
+  it('hands down what was kept while a deletion waited for the lock', async () => {
+    const files = memoryFileSystem();
+    const clock = virtualClock();
+    const blob = (await storeOn(files, clock)).pages('base');
+    await blob.create(1 * MIB, 1);
+    await blob.write(filled(1 * MIB, 1), 0, GUARD);
+    const older = await blob.snapshot(GUARD);
+    const newer = await blob.snapshot(GUARD);
+    await blob.write(filled(512, 2), 0, GUARD);
+    files.put('/store/@lock/1001', new Uint8Array());
+    const deleted = blob.deleteSnapshot(newer);
+    const wrote = clock.sleep(5000).then(() => blob.write(filled(512, 3), 512 * KIB, GUARD));
+    await clock.run(Promise.all([deleted, wrote]));
+    expect(await blob.snapshots()).toEqual([older]);
+    expect(Buffer.from(await blob.read(0, 1 * MIB, { snapshot: older })).equals(filled(1 * MIB, 1))).toBe(true);
+  });
+
+  it('completes a snapshot whose creation was cut short before other processes could learn of it', async () => {
+    const files = memoryFileSystem();
+    const clock = virtualClock();
+    const blob = (await storeOn(files, clock)).pages('base');
+    await blob.create(1 * MIB, 1);
+    await blob.write(filled(1 * MIB, 1), 0, GUARD);
+    const snapshot = await blob.snapshot(GUARD);
+    const reader = (await storeOn(files, clock)).pages('base');
+    expect((await reader.read(0, 1, { snapshot }))[0]).toBe(1);
+    files.put('/store/base@blob/undo-0000000002', newUndoHeader(2, 1 * MIB));
+    const next = (await storeOn(files, clock)).pages('base');
+    await next.write(filled(512, 2), 0, GUARD);
+    expect((await reader.read(0, 1, { snapshot }))[0]).toBe(1);
+    expect(await next.snapshot(GUARD)).toBe('0000000003');
   });
 
   it('stops a writer whose fence was raised, or whose blob was removed, by another process', async () => {
@@ -255,6 +334,21 @@ describe('a folder store', () => {
     }
   });
 
+  it('does not take the lock for free because it looked too early', async () => {
+    const files = memoryFileSystem();
+    const clock = virtualClock();
+    await files.makeDirectory('/store/@lock');
+    files.put('/store/@lock/7', new Uint8Array());
+    let early = true;
+    const list: FileSystem['list'] = async (path) => {
+      if (!early || !path.endsWith('@lock')) return await files.list(path);
+      early = false;
+      return [{ name: '4', kind: 'file' }];
+    };
+    await clock.run((await storeOn({ ...files, list }, clock)).put('root', filled(1, 1)));
+    expect(clock.monotonicMs()).toBeGreaterThanOrEqual(15_000);
+  });
+
   it('takes over the lock of a process that died, but not of one that is alive', async () => {
     const files = memoryFileSystem();
     const clock = virtualClock();
@@ -287,7 +381,10 @@ describe('a folder store', () => {
       .sleep(1000)
       .then(async () => (await storeOn(files, clock)).put('root', filled(1, 2), { ifMatch: etag }));
     const results = await clock.run(Promise.allSettled([put, other]));
-    expect(results.map(({ status }) => status)).toEqual(['rejected', 'fulfilled']);
+    expect(results).toMatchObject([
+      { status: 'rejected', reason: { code: 'STORE_UNREACHABLE', retryable: true } },
+      { status: 'fulfilled' },
+    ]);
     expect((await slow.get('root', 1))?.bytes[0]).toBe(2);
   });
 

@@ -83,7 +83,8 @@ describe('an undo file', () => {
       const undo = await opened(files);
       expect(undo.holds(50)).toBe(true);
       expect(undo.holds(9)).toBe(false);
-      await undo.trim();
+      await undo.settle();
+      expect(files.get(PATH)?.byteLength).toBe(lastStart);
       await undo.append(old(9, 0x44));
       expect(await firstByte(await opened(files), 9)).toBe(0x44);
     }

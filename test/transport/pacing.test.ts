@@ -1,6 +1,7 @@
 /** Retry, congestion, bandwidth and lanes, in virtual time. */
 import { describe, expect, it } from 'vitest';
 import { BlockferryError, type ErrorDetails } from '../../src/errors.ts';
+import { CongestionWindow } from '../../src/transport/congestion.ts';
 import { Bandwidth, Lanes, Retry, type RetryEvent, type RetryPolicy } from '../../src/transport/index.ts';
 import { seededRandom, type VirtualClock, virtualClock } from '../support/virtual-clock.ts';
 
@@ -237,6 +238,17 @@ describe('lanes', () => {
     const lanes = new Lanes({ clock, limit: 4, bandwidth });
     await peakOf(clock, lanes, 10, () => clock.sleep(1));
     expect(clock.monotonicMs()).toBeGreaterThanOrEqual(9000);
+  });
+
+  it('keep count when a wait is aborted in the moment in which it is admitted', async () => {
+    const window = new CongestionWindow(virtualClock(), 1, 1);
+    await window.enter();
+    const controller = new AbortController();
+    const entered = window.enter(controller.signal);
+    window.leave(0, 0);
+    controller.abort();
+    await entered;
+    expect(window.report().inFlight).toBe(1);
   });
 
   it('take one signal for hundreds of requests without a warning of leaks', async () => {
