@@ -12,7 +12,11 @@ export async function status(session: Session, name?: string): Promise<readonly 
   if (name !== undefined) return [await statusOf(session, name)];
   const names = await LocalItem.names(session.home, session.ports.files);
   const all: ItemStatus[] = [];
-  for (const each of names) all.push(await statusOf(session, each));
+  for (const each of names) {
+    // A protect that was refused leaves a directory behind, but no item.
+    const known = await new LocalItem(session.home, each, session.ports.files).find();
+    if (known) all.push(await statusOf(session, each));
+  }
   return all;
 }
 

@@ -14,7 +14,15 @@ import {
   WriterSession,
   workerSetup,
 } from '../replica/index.ts';
-import { Bandwidth, Lanes, openStore, Retry, type RetryEvent, RetryingStore } from '../transport/index.ts';
+import {
+  Bandwidth,
+  FIRST_CONTACT_POLICY,
+  Lanes,
+  openStore,
+  Retry,
+  type RetryEvent,
+  RetryingStore,
+} from '../transport/index.ts';
 import { type DiskFormat, openDisk, type VirtualDisk } from '../vhd/index.ts';
 import { WorkerPool } from '../workers/index.ts';
 import { loadKeys } from './key-sources.ts';
@@ -57,7 +65,7 @@ export async function withStore<T>(
     const message = `${operation}: try ${tries} failed (${error.message}), again in ${waitMs} ms`;
     session.onEvent?.({ type: 'notice', code: 'RETRY', message });
   };
-  const retry = new Retry({ clock: ports.clock, random: ports.random, onRetry });
+  const retry = new Retry({ clock: ports.clock, random: ports.random, firstContact: FIRST_CONTACT_POLICY, onRetry });
   const store = new RetryingStore(await openStore(url, { ports, environment }), retry);
   try {
     return await work(store);

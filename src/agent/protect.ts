@@ -103,8 +103,7 @@ const absoluteKey = ({ type, path }: KeySource): KeySource => ({ type, path: res
 async function makeKey(session: Session, item: LocalItem): Promise<KeySource> {
   const path = join(item.directory, `${item.name}.key`);
   if (!(await session.ports.files.exists(path))) await generateKeyFile(path, session.ports);
-  const message = `made the key file ${path}: keep a copy on another machine, without it the replica can never be opened`;
-  session.onEvent?.({ type: 'notice', code: 'KEY_MADE', message });
+  session.onEvent?.({ type: 'notice', code: 'KEY_MADE', message: `made the key file ${path}` });
   return { type: 'key-file', path };
 }
 
@@ -129,6 +128,9 @@ async function create(
   const { ports } = session;
   const options = { signal: sessionSignal(session) };
   await store.prepare(options);
+  const keys = state.keys.map(({ path }) => path).join(', ');
+  const message = `keep a copy of ${keys} on another machine: without one of them the replica can never be opened`;
+  session.onEvent?.({ type: 'notice', code: 'KEEP_KEYS', message });
   const keyring: OpenKeyring = await createKeyring(await loadKeys(state.keys, ports), ports.random);
   await item.saveMaster(keyring.master);
   const description = describe(session, state, request, disks);

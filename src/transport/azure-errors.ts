@@ -140,9 +140,9 @@ function fromAnswer(request: Request, error: RestError, status: number): Blockfe
   });
 }
 
-/** Whatever the SDK threw, as our error. Errors that are ours already pass through. */
+/** Whatever the SDK threw, as our error. Errors that are ours already pass through; arguments were checked before. */
 export function azureError(error: unknown, request: Request): unknown {
-  if (error instanceof BlockferryError || error instanceof RangeError || error instanceof TypeError) return error;
+  if (error instanceof BlockferryError) return error;
   if (error instanceof RestError && error.statusCode !== undefined && error.statusCode >= 400) {
     return fromAnswer(request, error, error.statusCode);
   }
@@ -152,7 +152,10 @@ export function azureError(error: unknown, request: Request): unknown {
     const hint = 'sign in (az login), set AZURE_* variables, or use a connection string or a SAS in the URL';
     return build(request, 'no credential was accepted', { code: 'STORE_AUTHENTICATION', hint }, {});
   }
-  if (code === RestError.PARSE_ERROR) return build(request, 'the answer cannot be parsed', UNKNOWN, {});
+  // The SDK reports an answer without the headers it needs as a wrong argument.
+  if (code === RestError.PARSE_ERROR || error instanceof RangeError || error instanceof TypeError) {
+    return build(request, 'the answer is none of the blob service', { ...DAMAGED, mayStillApply: true }, {});
+  }
   return build(
     request,
     code ?? 'the connection broke',

@@ -6,7 +6,14 @@ export { checkKey, isKey } from './keys.ts';
 export { type LaneOptions, Lanes, type LanesOptions } from './lanes.ts';
 export { type OpenStoreOptions, openStore, type StoreEnvironment, type StorePorts } from './open-store.ts';
 export { mayStillApply } from './outcome.ts';
-export { RETRY_POLICY, Retry, type RetryEvent, type RetryOptions, type RetryPolicy } from './retry.ts';
+export {
+  FIRST_CONTACT_POLICY,
+  RETRY_POLICY,
+  Retry,
+  type RetryEvent,
+  type RetryOptions,
+  type RetryPolicy,
+} from './retry.ts';
 export { RetryingStore } from './retrying-store.ts';
 export type {
   ByteRange,

@@ -25,6 +25,14 @@ export const RETRY_POLICY: RetryPolicy = {
   waitMsMax: 30_000,
 };
 
+/** Until a first request was answered: a mistyped address or a closed port should be told in seconds. */
+export const FIRST_CONTACT_POLICY: RetryPolicy = {
+  triesMax: 5,
+  elapsedMsMax: 15_000,
+  firstWaitMs: 250,
+  waitMsMax: 4_000,
+};
+
 /** A try failed and another one follows. */
 export interface RetryEvent {
   readonly operation: string;
@@ -38,16 +46,23 @@ export interface RetryOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly policy?: RetryPolicy;
+  /** Until the first answer to any call. Default: `policy`. */
+  readonly firstContact?: RetryPolicy;
   readonly onRetry?: (event: RetryEvent) => void;
 }
 
 export class Retry {
   readonly #options: RetryOptions;
-  readonly #policy: RetryPolicy;
+  #policy: RetryPolicy;
 
   constructor(options: RetryOptions) {
     this.#options = options;
-    this.#policy = options.policy ?? RETRY_POLICY;
+    this.#policy = options.firstContact ?? options.policy ?? RETRY_POLICY;
+  }
+
+  /** The store answered, if only to refuse: from now on it is worth waiting for. */
+  #answered(): void {
+    this.#policy = this.#options.policy ?? RETRY_POLICY;
   }
 
   /** Calls `call` until it succeeds, fails for good, or the policy ends it. `operation` is for events and messages. */
@@ -57,9 +72,12 @@ export class Retry {
     for (let tries = 1; ; tries += 1) {
       throwIfAborted(signal);
       try {
-        return await call();
+        const result = await call();
+        this.#answered();
+        return result;
       } catch (error) {
         if (!isBlockferryError(error) || !error.retryable) throw error;
+        if (!isBlockferryError(error, 'STORE_UNREACHABLE', 'STORE_TIMEOUT')) this.#answered();
         const waitMs = this.#waitMs(tries, error);
         const elapsedMs = clock.monotonicMs() - startedMs;
         if (tries >= this.#policy.triesMax || elapsedMs + waitMs > this.#policy.elapsedMsMax) {

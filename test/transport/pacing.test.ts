@@ -48,6 +48,17 @@ describe('retry', () => {
     expect(new Set(late).size).toBeGreaterThan(100);
   });
 
+  it('gives up soon on a store that never answered, and not on one that did', async () => {
+    const clock = virtualClock();
+    const firstContact = { triesMax: 2, elapsedMsMax: 60_000, firstWaitMs: 100, waitMsMax: 1000 };
+    const retry = new Retry({ clock, random: seededRandom(7), policy: { ...firstContact, triesMax: 5 }, firstContact });
+    const gone = (): BlockferryError => new BlockferryError('STORE_UNREACHABLE', 'refused', { retryable: true });
+    await expect(clock.run(retry.run('get', failing(2, gone)))).rejects.toMatchObject({ facts: { tries: 2 } });
+    // A refusal is an answer.
+    expect(await clock.run(retry.run('get', failing(4, busy)))).toBe('done');
+    expect(await clock.run(retry.run('get', failing(4, gone)))).toBe('done');
+  });
+
   it('waits at least as long as the store asked', async () => {
     const clock = virtualClock();
     const { retry, events } = retryOn(clock);
