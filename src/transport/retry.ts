@@ -27,10 +27,10 @@ export const RETRY_POLICY: RetryPolicy = {
 
 /** Until a first request was answered: a mistyped address or a closed port should be told in seconds. */
 export const FIRST_CONTACT_POLICY: RetryPolicy = {
-  triesMax: 5,
+  triesMax: 10,
   elapsedMsMax: 15_000,
   firstWaitMs: 250,
-  waitMsMax: 4_000,
+  waitMsMax: 2_000,
 };
 
 /** A try failed and another one follows. */
