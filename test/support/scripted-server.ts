@@ -21,7 +21,9 @@ export type Step =
   /** Sends headers and half of the body, then nothing more. */
   | { readonly stallAfterHeaders: Answer }
   /** Announces the whole body, sends half of it, closes. */
-  | { readonly truncate: Answer };
+  | { readonly truncate: Answer }
+  /** Announces the whole body, sends half of it, ends it as if that were all (chunked, so HTTP sees nothing wrong). */
+  | { readonly endEarly: Answer };
 
 export interface NotedRequest {
   readonly method: string;
@@ -67,6 +69,12 @@ function sendHalf(response: ServerResponse, { status, headers = {}, body = '' }:
   response.write(bytes.subarray(0, Math.floor(bytes.byteLength / 2)), then);
 }
 
+function endEarly(response: ServerResponse, { status, headers = {}, body = '' }: Answer): void {
+  const bytes = Buffer.from(body as Uint8Array);
+  response.writeHead(status, { etag: '"0x1"', 'transfer-encoding': 'chunked', ...headers });
+  response.end(bytes.subarray(0, Math.floor(bytes.byteLength / 2)));
+}
+
 export async function startScriptedServer(): Promise<ScriptedServer> {
   const requests: NotedRequest[] = [];
   const script: Step[] = [];
@@ -87,6 +95,7 @@ export async function startScriptedServer(): Promise<ScriptedServer> {
     if (step === 'reset') request.socket.resetAndDestroy();
     else if ('stallAfterHeaders' in step) sendHalf(response, step.stallAfterHeaders, () => {});
     else if ('truncate' in step) sendHalf(response, step.truncate, () => request.socket.destroy());
+    else if ('endEarly' in step) endEarly(response, step.endEarly);
     else send(response, step);
   }
 

@@ -290,7 +290,9 @@ describe('what is received', () => {
     await known();
     server.script.push({ truncate: part() });
     expect(await failure(blob.read(0, 4096))).toMatchObject({ retryable: true });
-    expect(server.requests).toHaveLength(1);
+    server.script.push({ endEarly: part() });
+    expect(await failure(blob.read(0, 4096))).toMatchObject({ retryable: true });
+    expect(server.requests).toHaveLength(2);
     server.script.push({ ...part(), body: body.subarray(0, 4095) });
     expect(await failure(blob.read(0, 4096))).toMatchObject({ code: 'STORE_CORRUPT_TRANSFER' });
     server.script.push({ ...part(), body: filled(4097, 7) });
