@@ -2,7 +2,17 @@
  * What a worker does with a batch: read and scan, or open and write. Synchronous from end to end; the thread entry only
  * carries messages. Memory: one chunk of scratch, and the buffer that came with the task.
  */
-import { type ChunkKernel, chunkLengthBytes, ENTRY_BYTES, entryAt, slotSizeBytes } from '../chunker/index.ts';
+import {
+  ChunkKernel,
+  chunkLengthBytes,
+  createCodec,
+  createFingerprinter,
+  ENTRY_BYTES,
+  type EpochKeys,
+  entryAt,
+  SlotCipher,
+  slotSizeBytes,
+} from '../chunker/index.ts';
 import { isBlockferryError, toWire } from '../errors.ts';
 import { RangeCursor, readRange, writeRange } from './file-ranges.ts';
 import {
@@ -12,6 +22,7 @@ import {
   type ScanTask,
   VERDICT,
   type WorkerDisk,
+  type WorkerSetup,
 } from './protocol.ts';
 
 /** A disk as a worker holds it. */
@@ -20,6 +31,22 @@ export interface BatchDisk {
   readonly kernel: ChunkKernel;
   /** One chunk, for reading into. */
   readonly scratch: Buffer;
+}
+
+/** The disks of a replica, ready for work. */
+export async function prepareDisks(
+  setup: WorkerSetup,
+  randomBytes: (lengthBytes: number) => Uint8Array,
+): Promise<readonly BatchDisk[]> {
+  const { replicaId, currentEpoch } = setup;
+  const fingerprinter = await createFingerprinter(setup.fingerprint, setup.fingerprintKey);
+  const codec = createCodec(setup.compression);
+  const epochs = new Map<number, EpochKeys>(setup.epochs.map((keys) => [keys.epoch, keys]));
+  return setup.disks.map((disk) => {
+    const cipher = new SlotCipher({ replicaId, diskId: disk.guid, epochs, currentEpoch, randomBytes });
+    const kernel = new ChunkKernel({ fingerprinter, ...(disk.layout === 'raw' ? {} : { sealing: { cipher, codec } }) });
+    return { disk, kernel, scratch: Buffer.allocUnsafeSlow(disk.chunkBytes) };
+  });
 }
 
 /** Reads each chunk, scans it, and lines up in `task.buffer` what has to be sent. */

@@ -5,25 +5,11 @@
 import { randomBytes } from 'node:crypto';
 import { workerData } from 'node:worker_threads';
 import { move, transferableSymbol, valueSymbol } from 'piscina';
-import { ChunkKernel, createCodec, createFingerprinter, type EpochKeys, SlotCipher } from '../chunker/index.ts';
 import { toWire } from '../errors.ts';
-import { type BatchDisk, openBatch, scanBatch } from './batch.ts';
+import { type BatchDisk, openBatch, prepareDisks, scanBatch } from './batch.ts';
 import type { OpenResult, ScanResult, Task, WorkerSetup } from './protocol.ts';
 
-async function makeDisks(setup: WorkerSetup): Promise<readonly BatchDisk[]> {
-  const { replicaId, currentEpoch } = setup;
-  const fingerprinter = await createFingerprinter(setup.fingerprint, setup.fingerprintKey);
-  const codec = createCodec(setup.compression);
-  const epochs = new Map<number, EpochKeys>(setup.epochs.map((keys) => [keys.epoch, keys]));
-  return setup.disks.map((disk) => {
-    const context = { replicaId, diskId: disk.guid, epochs, currentEpoch, randomBytes: (n: number) => randomBytes(n) };
-    const sealing = disk.layout === 'raw' ? {} : { sealing: { cipher: new SlotCipher(context), codec } };
-    const kernel = new ChunkKernel({ fingerprinter, ...sealing });
-    return { disk, kernel, scratch: Buffer.allocUnsafeSlow(disk.chunkBytes) };
-  });
-}
-
-const disks: Promise<readonly BatchDisk[]> = makeDisks(workerData as WorkerSetup);
+const disks: Promise<readonly BatchDisk[]> = prepareDisks(workerData as WorkerSetup, (n) => randomBytes(n));
 
 /** Transfers the buffer of a result instead of copying it. */
 function moved(result: ScanResult | OpenResult): unknown {

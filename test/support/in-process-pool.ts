@@ -1,0 +1,54 @@
+/**
+ * A WorkerPool without threads: the same work on the same messages, in this thread. Buffers are detached on their way as
+ * they are by a transfer, and answers come later, so that callers meet the same order of events. Tests put it in the
+ * place of src/workers/pool.ts: thousands of runs start no thread, and every range that is read can be counted.
+ */
+
+import { randomBytes } from 'node:crypto';
+import { setImmediate as later } from 'node:timers/promises';
+import { fromWire, isBlockferryError, throwIfAborted, toWire } from '../../src/errors.ts';
+import { type BatchDisk, openBatch, prepareDisks, scanBatch } from '../../src/workers/batch.ts';
+import type { WorkerPoolOptions } from '../../src/workers/pool.ts';
+import type { OpenResult, OpenTask, ScanResult, ScanTask, WorkerSetup } from '../../src/workers/protocol.ts';
+
+/** What was asked of the pools since `forget`. */
+export const poolLog: { readonly scans: ScanTask[]; forget(): void } = {
+  scans: [],
+  forget() {
+    this.scans.length = 0;
+  },
+};
+
+export class InProcessPool {
+  readonly threads: number;
+  readonly #disks: Promise<readonly BatchDisk[]>;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(setup: WorkerSetup, options: WorkerPoolOptions = {}) {
+    this.threads = options.threads ?? 2;
+    this.#signal = options.signal;
+    this.#disks = prepareDisks(setup, (n) => randomBytes(n));
+  }
+
+  async scan(task: ScanTask): Promise<ScanResult> {
+    poolLog.scans.push(task);
+    return this.#run(task, scanBatch);
+  }
+
+  async open(task: OpenTask): Promise<OpenResult> {
+    return this.#run(task, openBatch);
+  }
+
+  async close(): Promise<void> {}
+
+  async #run<T extends ScanTask | OpenTask, R>(task: T, work: (task: T, disk: BatchDisk) => R): Promise<R> {
+    throwIfAborted(this.#signal);
+    const moved = { ...task, buffer: structuredClone(task.buffer, { transfer: [task.buffer] }) };
+    await later();
+    try {
+      return work(moved, (await this.#disks)[task.disk]!);
+    } catch (error) {
+      throw isBlockferryError(error) ? error : fromWire(toWire(error));
+    }
+  }
+}

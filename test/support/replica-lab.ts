@@ -1,0 +1,147 @@
+/**
+ * A protected item for tests: real files for the disks (workers read them by descriptor), everything else in memory. A
+ * failpoint can be armed, and any recovery point read back without the verbs under test.
+ */
+import { mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Session } from '../../src/agent/index.ts';
+import { chunkCount, chunkLengthBytes, entryAt } from '../../src/chunker/index.ts';
+import { BlockferryError } from '../../src/errors.ts';
+import { nodePorts } from '../../src/host/index.ts';
+import type { FailpointName, FileSystem, Ports } from '../../src/ports.ts';
+import {
+  type DiskState,
+  FrozenDisk,
+  openReplica,
+  type Replica,
+  type Unlock,
+  workerSetup,
+} from '../../src/replica/index.ts';
+import { Lanes, openStore, Retry, RetryingStore, type Store } from '../../src/transport/index.ts';
+import { prepareDisks } from '../../src/workers/batch.ts';
+import { BufferPool } from '../../src/workers/index.ts';
+import { memoryFileSystem } from './memory-files.ts';
+
+/** Everything below this path is in memory. */
+const MEMORY = '/memory';
+export const STORE_URL = 'file:///memory/store';
+export const CHUNK = 65_536;
+
+/** Real files, but for what lies below `/memory`. */
+function halfInMemory(real: FileSystem): FileSystem {
+  const memory = memoryFileSystem();
+  const side = (path: string): FileSystem => (path.startsWith(MEMORY) ? memory : real);
+  return {
+    open: (path, mode) => side(path).open(path, mode),
+    readSmall: (path, maxBytes) => side(path).readSmall(path, maxBytes),
+    replace: (path, bytes, options) => side(path).replace(path, bytes, options),
+    createExclusive: (path, bytes, options) => side(path).createExclusive(path, bytes, options),
+    rename: (from, to) => side(from).rename(from, to),
+    remove: (path) => side(path).remove(path),
+    removeTree: (path) => side(path).removeTree(path),
+    makeDirectory: (path) => side(path).makeDirectory(path),
+    list: (path) => side(path).list(path),
+    exists: (path) => side(path).exists(path),
+    realPath: (path) => side(path).realPath(path),
+    syncDirectory: (path) => side(path).syncDirectory(path),
+    freeBytes: (path) => side(path).freeBytes(path),
+  };
+}
+
+/** Which hit of which failpoint fails. */
+export interface Fault {
+  readonly name: FailpointName;
+  readonly hit: number;
+}
+
+export class Lab {
+  /** A real directory, for disks and outputs. */
+  readonly directory: string = mkdtempSync(join(tmpdir(), 'blockferry-lab-'));
+  readonly ports: Ports;
+  readonly session: Session;
+  /** Hits of each failpoint since `arm`. */
+  readonly hits: Map<FailpointName, number> = new Map();
+  /** Runs at every failpoint, before it fails. */
+  onFailpoint: ((name: FailpointName, hit: number) => void | Promise<void>) | undefined;
+  #fault: Fault | undefined;
+  #seconds = 1_700_000_000;
+
+  constructor() {
+    const real = nodePorts();
+    const lock: Ports['lock'] = async () => ({ release: async () => {} });
+    const failpoint = (name: FailpointName): Promise<void> => this.#hit(name);
+    this.ports = { ...real, files: halfInMemory(real.files), lock, failpoint };
+    this.session = { ports: this.ports, home: `${MEMORY}/home`, environment: {}, workers: 2 };
+  }
+
+  /** Lets one hit of a failpoint fail, once; none without a fault. */
+  arm(fault?: Fault): void {
+    this.hits.clear();
+    this.#fault = fault;
+  }
+
+  async #hit(name: FailpointName): Promise<void> {
+    const hit = (this.hits.get(name) ?? 0) + 1;
+    this.hits.set(name, hit);
+    await this.onFailpoint?.(name, hit);
+    if (this.#fault?.name === name && this.#fault.hit === hit) {
+      throw new BlockferryError('FAILPOINT', `failpoint ${name} hit ${hit}`, { facts: { name } });
+    }
+  }
+
+  /** Writes a disk image; returns its path. Each write has a time of its own, however fast the test is. */
+  disk(name: string, content: Uint8Array): string {
+    const path = join(this.directory, name);
+    writeFileSync(path, content);
+    this.#seconds += 1;
+    utimesSync(path, this.#seconds, this.#seconds);
+    return path;
+  }
+
+  /** The store itself, with `wrap` around it. */
+  async store(wrap: (store: Store) => Store = (store) => store): Promise<RetryingStore> {
+    const store = await openStore(STORE_URL, { ports: this.ports });
+    return new RetryingStore(wrap(store), new Retry(this.ports));
+  }
+
+  /** The replica as it is committed, opened by the master key that the home keeps. */
+  async replica(): Promise<Replica> {
+    return openReplica(await this.store(), await this.unlock('web'), undefined);
+  }
+
+  async unlock(item: string): Promise<Unlock> {
+    const path = `${this.session.home}/items/${item}/master.key`;
+    return { master: (await this.ports.files.readSmall(path, 64))! };
+  }
+
+  close(): void {
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** All bytes of a disk as the replica holds it: through the manifest and the slots, without restore and its workers. */
+export async function readReplicaDisk(
+  replica: Replica,
+  disk: number,
+  state: DiskState,
+  ports: Pick<Ports, 'clock' | 'random'>,
+): Promise<Buffer> {
+  const { signal } = new AbortController();
+  const lanes = new Lanes({ clock: ports.clock, limit: 8 });
+  const frozen = new FrozenDisk(replica, disk, state, { lanes, ports, signal });
+  const { kernel } = (await prepareDisks(workerSetup(replica), (n) => ports.random.bytes(n)))[disk]!;
+  const geometry = frozen.description;
+  const content = Buffer.alloc(geometry.virtualSizeBytes);
+  const buffers = new BufferPool(2 * 1024 * 1024, 1);
+  for await (const { fetched } of frozen.batches(frozen.tree.usedChunks(0, chunkCount(geometry)), buffers)) {
+    const { chunks, entries, places, buffer } = await fetched;
+    for (const [i, chunk] of chunks.entries()) {
+      const stored = new Uint8Array(buffer, places[i * 2]!, places[i * 2 + 1]!);
+      const length = chunkLengthBytes(geometry, chunk);
+      content.set(kernel.open(stored, chunk, entryAt(entries, i), length), chunk * geometry.chunkBytes);
+    }
+    buffers.release(buffer);
+  }
+  return content;
+}
