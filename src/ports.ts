@@ -95,6 +95,7 @@ export type Failpoint = (name: FailpointName) => void | Promise<void>;
 
 /** Every failpoint, in the order of the paths they stand on. Crash tests walk this list. */
 export const FAILPOINT_NAMES = [
+  'protect.after-claim',
   'protect.after-description',
   'protect.after-keyring',
   'protect.after-blobs',

@@ -12,16 +12,17 @@ import { CHUNK_BYTES_DEFAULT, DISKS_PER_ITEM_MAX, PAGE_BLOB_BYTES_MAX } from '..
 import {
   BaseLayout,
   baseKey,
+  claimPlace,
   createKeyring,
   createReplica,
   type DiskDescription,
-  findReplica,
   fitsRaw,
+  foreign,
   generateKeyFile,
   isSafeFileName,
+  isTaken,
+  MASTER_KEY_BYTES,
   manifestKey,
-  type OpenKeyring,
-  type Replica,
   type ReplicaDescription,
 } from '../replica/index.ts';
 import type { RetryingStore } from '../transport/index.ts';
@@ -42,8 +43,7 @@ export async function protect(session: Session, request: ProtectRequest): Promis
     return withDisks(session, existing ?? { disks: paths }, (disks) =>
       withStore(session, request.url, async (store) => {
         const state = existing ?? (await begin(session, item, request, paths, disks, store));
-        const found = await findReplica(store, { signal: sessionSignal(session) });
-        if (!found?.committed) await create(session, item, state, request, disks, store);
+        await createIfMissing(session, item, state, request, disks, store);
         const own = await openOwn(session, item, state, store);
         const first = own.replica.record.root.points.length === 0;
         return runSync(session, own, disks, { phase: first ? 'initial' : 'resync' });
@@ -73,17 +73,7 @@ async function begin(
 ): Promise<ItemState> {
   const signal = sessionSignal(session);
   await store.prepare({ signal });
-  const found = await findReplica(store, { signal });
-  if (found?.committed) {
-    throw new BlockferryError(
-      'REPLICA_FOREIGN',
-      `${store.url} already holds a replica, of item "${found.description.item}"`,
-      {
-        facts: { url: store.url, item: found.description.item },
-        hint: 'choose another URL; to bring that item back use failover --from URL',
-      },
-    );
-  }
+  if (await isTaken(store, { signal })) throw foreign(store);
   const state: ItemState = {
     name: request.name,
     replicaId: session.ports.random.bytes(16),
@@ -93,6 +83,8 @@ async function begin(
     leaseId: randomGuid(session.ports.random.bytes(16)).toLowerCase(),
     keys: request.keys.length > 0 ? request.keys.map(absoluteKey) : [await makeKey(session, item)],
   };
+  // Before the claim, so that an interrupted creation is recognised as ours.
+  await item.saveMaster(session.ports.random.bytes(MASTER_KEY_BYTES));
   await item.save(state);
   return state;
 }
@@ -116,40 +108,37 @@ function checkSame(state: ItemState, { name, url }: ProtectRequest, paths: reado
   });
 }
 
-/** Creates the replica. Without a root in the store nothing there was ever committed, and it may be overwritten. */
-async function create(
+/** Creates the replica, or ends its creation. Once a root of it was seen here, a missing one is damage. */
+async function createIfMissing(
   session: Session,
   item: LocalItem,
   state: ItemState,
   request: ProtectRequest,
   disks: readonly VirtualDisk[],
   store: RetryingStore,
-): Promise<Replica> {
+): Promise<void> {
   const { ports } = session;
   const options = { signal: sessionSignal(session) };
-  await store.prepare(options);
-  const keys = state.keys.map(({ path }) => path).join(', ');
-  const message = `keep a copy of ${keys} on another machine: without one of them the replica can never be opened`;
-  session.onEvent?.({ type: 'notice', code: 'KEEP_KEYS', message });
-  const keyring: OpenKeyring = await createKeyring(await loadKeys(state.keys, ports), ports.random);
-  await item.saveMaster(keyring.master);
+  const master = await item.loadMaster();
+  if (!master || (await item.loadAnchor())) return;
   const description = describe(session, state, request, disks);
-  const root = {
-    timeMs: ports.clock.nowMs(),
-    writer: 'blockferry',
-    disks: disks.map(() => ({ tables: [] })),
-    points: [],
-    sync: { kind: 'initial' as const, source: new Uint8Array(32), disk: 0, cursor: 0, suspect: [] },
-  };
-  return createReplica(
+  const materials = await loadKeys(state.keys, ports);
+  await store.prepare(options);
+  const claim = await claimPlace(store, master, disks.length, ports, options);
+  if (!claim) return;
+  const keyring = await createKeyring(master, materials, ports.random);
+  await createReplica(
     store,
+    claim,
     description,
     keyring,
-    root,
     () => createBlobs(session, store, description),
     ports,
     options,
   );
+  const keys = state.keys.map(({ path }) => path).join(', ');
+  const message = `keep a copy of ${keys} on another machine: without one of them the replica can never be opened`;
+  session.onEvent?.({ type: 'notice', code: 'KEEP_KEYS', message });
 }
 
 function describe(
@@ -188,7 +177,7 @@ function tooLargeForRaw(path: string, virtualSizeBytes: number): BlockferryError
   );
 }
 
-/** The blobs that must exist before the first root; segments of a sealed base come as they are needed. */
+/** The blobs that must exist before the replica does; segments of a sealed base come as they are needed. */
 async function createBlobs(session: Session, store: RetryingStore, description: ReplicaDescription): Promise<void> {
   const options = { signal: sessionSignal(session) };
   for await (const key of store.list('disks/', options)) await store.pages(key).remove(undefined, options);

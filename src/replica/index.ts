@@ -1,6 +1,7 @@
 /** The door of the replica: its format, and the verbs sync, restore and verify. */
 export { BaseLayout, fitsRaw, rawBlobBytes } from './base.ts';
 export { Committer, type RootChange, type SaveAnchor } from './committer.ts';
+export { type Claim, claimPlace, createReplica, foreign, isTaken } from './create-replica.ts';
 export {
   type DiskDescription,
   decodeDescription,
@@ -13,7 +14,7 @@ export type { DiskSyncCounts } from './disk-sync.ts';
 export { type DiskState, FrozenDisk, type ReadAccess } from './frozen-disk.ts';
 export { canonicalJson, JsonReader } from './json.ts';
 export { generateKeyFile, parseKeyFile } from './key-file.ts';
-export type { KeyMaterial, KeySlot } from './key-wrap.ts';
+export { type KeyMaterial, type KeySlot, MASTER_KEY_BYTES } from './key-wrap.ts';
 export {
   addEpoch,
   addSlot,
@@ -27,7 +28,7 @@ export {
   removeSlot,
 } from './keyring.ts';
 export { baseKey, DESCRIPTION_KEY, KEYRING_KEY, manifestKey, ROOT_KEY } from './layout.ts';
-export { createReplica, findReplica, openReplica, type Replica, type Unlock, workerSetup } from './replica.ts';
+export { openReplica, type Replica, type Unlock, workerSetup } from './replica.ts';
 export { type RestoreCounts, type RestoreSetup, restoreDisk } from './restore.ts';
 export {
   type Anchor,

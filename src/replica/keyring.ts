@@ -18,15 +18,7 @@ import { BlockferryError } from '../errors.ts';
 import { KEY_SLOTS_MAX } from '../limits.ts';
 import type { Random } from '../ports.ts';
 import { canonicalJson, JsonReader } from './json.ts';
-import {
-  decodeSlot,
-  encodeSlot,
-  type KeyMaterial,
-  type KeySlot,
-  MASTER_KEY_BYTES,
-  unwrapMaster,
-  wrapMaster,
-} from './key-wrap.ts';
+import { decodeSlot, encodeSlot, type KeyMaterial, type KeySlot, unwrapMaster, wrapMaster } from './key-wrap.ts';
 
 const EPOCHS_MAX = 4096;
 const EPOCH_WRAPPED_BYTES = NONCE_BYTES + 32 + 16;
@@ -54,10 +46,13 @@ export interface OpenKeyring {
   readonly currentEpoch: number;
 }
 
-/** A new master key and its first epoch, wrapped by each of `materials` (at least one). */
-export async function createKeyring(materials: readonly KeyMaterial[], random: Random): Promise<OpenKeyring> {
+/** A keyring of `master` and its first epoch, wrapped by each of `materials` (at least one). */
+export async function createKeyring(
+  master: Uint8Array,
+  materials: readonly KeyMaterial[],
+  random: Random,
+): Promise<OpenKeyring> {
   if (materials.length === 0) throw new RangeError('a keyring needs at least one slot, or its data is lost');
-  const master = random.bytes(MASTER_KEY_BYTES);
   const slots: KeySlot[] = [];
   for (const material of materials) slots.push(await wrapMaster(master, material, newSlotId(slots), random));
   const epochs = [wrapEpoch(master, 1, random)];

@@ -1,5 +1,5 @@
 /**
- * A replica, opened or just created: its description, keys and root, checked against one another.
+ * A replica, opened: its description, keys and root, checked against one another.
  *
  * Promises: what `openReplica` returns belongs together (the root names this description, this keyring is not older than
  * the root) and is authentic. With an anchor it is also no older than what was seen before. Reads nothing of the disks.
@@ -12,11 +12,12 @@ import { REPLICA_JSON_BYTES_MAX, ROOT_BYTES_MAX } from '../limits.ts';
 import type { Ports } from '../ports.ts';
 import type { CallOptions, RetryingStore, Store } from '../transport/index.ts';
 import type { WorkerSetup } from '../workers/index.ts';
-import { decodeDescription, descriptionHash, encodeDescription, type ReplicaDescription } from './description.ts';
+import { CLAIM_GENERATION } from './create-replica.ts';
+import { decodeDescription, descriptionHash, type ReplicaDescription } from './description.ts';
 import type { KeyMaterial } from './key-wrap.ts';
-import { decodeKeyring, encodeKeyring, type OpenKeyring, openKeyring, openWithMaster } from './keyring.ts';
+import { decodeKeyring, type OpenKeyring, openKeyring, openWithMaster } from './keyring.ts';
 import { DESCRIPTION_KEY, KEYRING_KEY, ROOT_KEY } from './layout.ts';
-import { type Anchor, checkAnchor, decodeRoot, encodeRoot, type Root, type RootRecord, rootHash } from './root.ts';
+import { type Anchor, checkAnchor, decodeRoot, type Root, type RootRecord } from './root.ts';
 
 /** What opens the keyring: material that unwraps a slot, or the master key that this machine keeps. */
 export type Unlock = { readonly materials: readonly KeyMaterial[] } | { readonly master: Uint8Array };
@@ -30,58 +31,6 @@ export interface Replica {
   readonly rootEtag: string;
   /** `proven`: the root was compared with an anchor. */
   readonly freshness: 'proven' | 'not-proven';
-}
-
-/** Whether the store holds a committed replica at all, and of which item; reads no key. */
-export async function findReplica(
-  store: Store,
-  options: CallOptions = {},
-): Promise<{ readonly description: ReplicaDescription; readonly committed: boolean } | undefined> {
-  const object = await store.get(DESCRIPTION_KEY, REPLICA_JSON_BYTES_MAX, options);
-  if (!object) return undefined;
-  const root = await store.get(ROOT_KEY, ROOT_BYTES_MAX, options);
-  return { description: decodeDescription(object.bytes, DESCRIPTION_KEY), committed: root !== undefined };
-}
-
-/**
- * Writes a new replica: description, keyring, then the blobs (`createBlobs`), then the first root, whose "must not
- * exist" decides between two creators. What an interrupted creation left is overwritten: without a root nothing of it
- * was ever committed.
- * @throws REPLICA_FOREIGN if a committed replica is there.
- */
-export async function createReplica(
-  store: RetryingStore,
-  description: ReplicaDescription,
-  keyring: OpenKeyring,
-  root: Omit<Root, 'description' | 'generation' | 'previous' | 'keyringCounter'>,
-  createBlobs: () => Promise<void>,
-  ports: Ports,
-  options: CallOptions = {},
-): Promise<Replica> {
-  const bytes = encodeDescription(description);
-  await store.put(DESCRIPTION_KEY, bytes, options);
-  await ports.failpoint('protect.after-description');
-  await store.put(KEYRING_KEY, encodeKeyring(keyring.keyring), options);
-  await ports.failpoint('protect.after-keyring');
-  await createBlobs();
-  await ports.failpoint('protect.after-blobs');
-  const first: Root = {
-    ...root,
-    generation: 1,
-    previous: new Uint8Array(32),
-    description: descriptionHash(bytes),
-    keyringCounter: keyring.keyring.counter,
-  };
-  const record = encodeRoot(first, keyring.keys.root);
-  const rootEtag = await store.put(ROOT_KEY, record, { ...options, ifMatch: null });
-  return {
-    store,
-    description,
-    keyring,
-    record: { root: first, hash: rootHash(record) },
-    rootEtag,
-    freshness: 'proven',
-  };
 }
 
 /**
@@ -108,6 +57,7 @@ export async function openReplica(
       ? openWithMaster(sealed, unlock.master, KEYRING_KEY)
       : await openKeyring(sealed, unlock.materials, KEYRING_KEY);
   const record = decodeRoot(rooted.bytes, keyring.keys.root, ROOT_KEY);
+  if (record.root.generation === CLAIM_GENERATION) throw notFound(store, 'a root beyond the claim');
   checkTogether(description, descriptionHash(describing.bytes), keyring, record.root);
   if (anchor) checkAnchor(record, anchor, ROOT_KEY);
   const freshness = anchor ? 'proven' : 'not-proven';

@@ -10,6 +10,7 @@ import { Lineage } from './lineage.ts';
 const ELSEWHERE: readonly FailpointName[] = ['restore.after-data', 'restore.after-rename', 'key.after-keyring'];
 /** Reached by the first protect only. */
 const FIRST_ONLY: readonly FailpointName[] = [
+  'protect.after-claim',
   'protect.after-description',
   'protect.after-keyring',
   'protect.after-blobs',
