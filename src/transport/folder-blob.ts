@@ -81,7 +81,7 @@ export class FolderPageBlob implements PageBlob {
     checkBlobSize(this.key, sizeBytes);
     checkFence(this.key, fence);
     const { files } = this.#context;
-    return await this.#alone(options, async () => {
+    return await this.#alone(options, async (held) => {
       if (await files.exists(this.#paths.live)) {
         throw new BlockferryError('STORE_CONDITION', `${this.key} exists already`, { facts: { source: this.key } });
       }
@@ -92,7 +92,13 @@ export class FolderPageBlob implements PageBlob {
       const { state, map, live, temporary } = this.#paths;
       await publish(files, `${state}@new`, state, (write) => write(newStateFile(sizeBytes, fence)));
       await publish(files, `${map}@new`, map, (write) => write(newMapHeader(sizeBytes)));
-      await publish(files, temporary, live, (_, truncate) => truncate(sizeBytes));
+      await publish(
+        files,
+        temporary,
+        live,
+        (_, truncate) => truncate(sizeBytes),
+        () => held.verify(),
+      );
     });
   }
 

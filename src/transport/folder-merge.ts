@@ -21,19 +21,17 @@ export interface Merge {
 
 /** Returns when `into` durably holds what `from` holds. */
 export async function mergeInto(files: FileSystem, merge: Merge): Promise<void> {
-  const fromFile = await files.open(merge.from, 'read');
+  const from = await UndoFile.openAt(files, merge.from, 'read', merge.fromNumber, merge.sizeBytes);
   try {
-    const intoFile = await files.open(merge.into, 'modify');
+    const into = await UndoFile.openAt(files, merge.into, 'modify', merge.intoNumber, merge.sizeBytes);
     try {
-      const from = await UndoFile.open(fromFile, merge.fromNumber, merge.sizeBytes);
-      const into = await UndoFile.open(intoFile, merge.intoNumber, merge.sizeBytes);
       await into.settle();
       await handDownAll(from, into);
     } finally {
-      await intoFile.close();
+      await into.close();
     }
   } finally {
-    await fromFile.close();
+    await from.close();
   }
 }
 

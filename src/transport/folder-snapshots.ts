@@ -12,10 +12,45 @@ import { type BlobPaths, snapshotName, snapshotNumbers, undoPath } from './folde
 import { readState } from './folder-state.ts';
 import { UNDO_GRANULE_BYTES, UndoFile } from './folder-undo.ts';
 
-/** Undo files of all snapshots, oldest first, as they were at a version of the list. */
-interface Chain {
+/** Undo files of all snapshots, oldest first, as they were at a version of the list; closed by its last user. */
+class Chain {
   readonly version: number;
   readonly undos: readonly UndoFile[];
+  #users = 0;
+  #retired = false;
+  #closed = false;
+
+  constructor(version: number, undos: readonly UndoFile[]) {
+    this.version = version;
+    this.undos = undos;
+  }
+
+  get isRetired(): boolean {
+    return this.#retired;
+  }
+
+  /** Not once it is retired. */
+  async use<T>(run: (chain: Chain) => Promise<T>): Promise<T> {
+    this.#users += 1;
+    try {
+      return await run(this);
+    } finally {
+      this.#users -= 1;
+      await this.#closeIfUnused();
+    }
+  }
+
+  /** Nobody begins to use it any more. */
+  async retire(): Promise<void> {
+    this.#retired = true;
+    await this.#closeIfUnused();
+  }
+
+  async #closeIfUnused(): Promise<void> {
+    if (!this.#retired || this.#users > 0 || this.#closed) return;
+    this.#closed = true;
+    await Promise.all(this.undos.map((undo) => undo.close()));
+  }
 }
 
 /** A piece of a read inside one granule. */
@@ -55,21 +90,34 @@ export class SnapshotReader {
   async read(number: number, into: Buffer, offset: number): Promise<void> {
     let open = piecesOf(into, offset);
     while (open.length > 0) {
-      const { undos } = await this.#load();
-      const from = undos.findIndex((undo) => undo.number === number);
-      if (from < 0) throw this.#absent(number);
-      const live = await readKept(undos.slice(from), open);
-      await Promise.all(live.map((piece) => this.#readLive(piece)));
-      open = live.length === 0 ? [] : await this.#overtaken(live);
+      const chain = await this.#load();
+      if (chain.isRetired) continue;
+      open = await chain.use(async ({ undos }) => {
+        const from = undos.findIndex((undo) => undo.number === number);
+        if (from < 0) {
+          // It may be newer than what is known here.
+          if (await this.#isCurrent(chain)) throw this.#absent(number);
+          return open;
+        }
+        const live = await readKept(undos.slice(from), open);
+        await Promise.all(live.map((piece) => this.#readLive(piece)));
+        return live.length === 0 ? [] : await this.#overtaken(chain, live);
+      });
     }
   }
 
-  /** Forgets and closes the undo files; they are opened again when needed. */
+  /** Forgets the undo files and closes them when the last read ends; they are opened again when needed. */
   async close(): Promise<void> {
     const chain = this.#chain;
     this.#chain = undefined;
-    const undos = (await chain?.catch(() => undefined))?.undos ?? [];
-    await Promise.all(undos.map((undo) => undo.close()));
+    await (await chain?.catch(() => undefined))?.retire();
+  }
+
+  /** Whether the list of snapshots is still the one of `chain`; if not, the next load looks again. */
+  async #isCurrent(chain: Chain): Promise<boolean> {
+    if ((await readState(this.#state)).snapshotsVersion === chain.version) return true;
+    if ((await this.#chain) === chain) await this.close();
+    return false;
   }
 
   async #readLive({ granule, from, into }: Piece): Promise<void> {
@@ -78,13 +126,9 @@ export class SnapshotReader {
   }
 
   /** Those of `live` that an undo file holds by now, or all if snapshots came or went. */
-  async #overtaken(live: readonly Piece[]): Promise<Piece[]> {
-    const { version, undos } = await this.#load();
-    if ((await readState(this.#state)).snapshotsVersion !== version) {
-      await this.close();
-      return [...live];
-    }
-    const newest = undos.at(-1);
+  async #overtaken(chain: Chain, live: readonly Piece[]): Promise<Piece[]> {
+    if (!(await this.#isCurrent(chain))) return [...live];
+    const newest = chain.undos.at(-1);
     await newest?.refresh();
     return live.filter((piece) => newest?.holds(piece.granule));
   }
@@ -103,10 +147,9 @@ export class SnapshotReader {
       const undos: UndoFile[] = [];
       try {
         for (const number of await snapshotNumbers(this.#files, this.#paths)) {
-          const file = await this.#files.open(undoPath(this.#paths, number), 'read');
-          undos.push(await UndoFile.open(file, number, sizeBytes));
+          undos.push(await UndoFile.openAt(this.#files, undoPath(this.#paths, number), 'read', number, sizeBytes));
         }
-        return { version, undos };
+        return new Chain(version, undos);
       } catch (error) {
         await Promise.all(undos.map((undo) => undo.close()));
         // Deleted between listing and opening: then the version has moved on as well.

@@ -25,7 +25,7 @@
 import { crc32 } from 'node:zlib';
 import { divCeil, KIB } from '../bytes.ts';
 import { BlockferryError } from '../errors.ts';
-import type { RandomAccessFile } from '../ports.ts';
+import type { FileSystem, RandomAccessFile } from '../ports.ts';
 import { allDone, GroupCommit } from './gate.ts';
 import { GranuleIndex } from './granule-index.ts';
 
@@ -131,6 +131,23 @@ export class UndoFile {
     this.#file = file;
     this.#blobGranules = blobGranules;
     this.#appends = new GroupCommit((items) => this.#commit(items));
+  }
+
+  /** Opens the file at `path`, and closes it again if it is none of this blob. */
+  static async openAt(
+    files: FileSystem,
+    path: string,
+    mode: 'read' | 'modify',
+    number: number,
+    sizeBytes: number,
+  ): Promise<UndoFile> {
+    const file = await files.open(path, mode);
+    try {
+      return await UndoFile.open(file, number, sizeBytes);
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
   }
 
   /** @throws STORE_REFUSED if the file is none of this blob. */

@@ -47,18 +47,18 @@ export class FolderWriter {
     sizeBytes: number,
   ): Promise<FolderWriter> {
     const mapFile = await openIfThere(files, paths.map);
-    let undoFile: RandomAccessFile | undefined;
+    let newest: UndoFile | undefined;
     try {
       const map = await WrittenMap.load(mapFile, sizeBytes);
       await mapFile?.sync();
       const number = (await snapshotNumbers(files, paths)).at(-1);
-      if (number === undefined) return new FolderWriter(live, map, mapFile, undefined);
-      undoFile = await files.open(undoPath(paths, number), 'modify');
-      const newest = await UndoFile.open(undoFile, number, sizeBytes);
-      await newest.settle();
+      if (number !== undefined) {
+        newest = await UndoFile.openAt(files, undoPath(paths, number), 'modify', number, sizeBytes);
+        await newest.settle();
+      }
       return new FolderWriter(live, map, mapFile, newest);
     } catch (error) {
-      await undoFile?.close();
+      await newest?.close();
       await mapFile?.close();
       throw error;
     }

@@ -410,6 +410,23 @@ function snapshotSuite(store: () => Store, reopen: () => Promise<Store>): void {
       expect(await first()).toBe(9);
     });
 
+    it('are read in any order, also those taken after a read, many at once', async () => {
+      const names: string[] = [];
+      for (let i = 1; i <= 4; i += 1) {
+        await blob.write(filled(512, i), 0, guard);
+        names.push(await blob.snapshot(guard));
+        expect(await first(names[i - 1])).toBe(i);
+      }
+      const reads = Array.from({ length: 24 }, (_, i) => first(names[i % 4]));
+      const writes = Array.from({ length: 4 }, (_, i) => blob.write(filled(512, 9), i * 66_048, guard));
+      const later = blob.deleteSnapshot(names[3] as string);
+      const found = await Promise.allSettled([...reads, ...writes]);
+      await later;
+      for (const [i, result] of found.slice(0, 24).entries()) {
+        if (i % 4 < 3) expect(result).toMatchObject({ status: 'fulfilled', value: (i % 4) + 1 });
+      }
+    });
+
     it('list ranges that cover what they hold', async () => {
       await blob.write(filled(512, 1), 2 * MIB, guard);
       const snapshot = await blob.snapshot(guard);

@@ -83,6 +83,28 @@ describe('a page blob in a folder', () => {
     }
   });
 
+  it('lets many readers in another process go on while snapshots come and go', async () => {
+    const files = memoryFileSystem();
+    const clock = virtualClock();
+    const blob = (await storeOn(files, clock)).pages('base');
+    const reader = (await storeOn(files, clock)).pages('base');
+    await blob.create(1 * MIB, 1);
+    await blob.write(filled(1 * MIB, 1), 0, GUARD);
+    const snapshot = await blob.snapshot(GUARD);
+    for (let i = 0; i < 20; i += 1) {
+      const reads = Array.from({ length: 6 }, (_, lane) => reader.read(lane * 64 * KIB, 64 * KIB, { snapshot }));
+      const [, ...found] = await Promise.all([
+        (async () => {
+          const passing = await blob.snapshot(GUARD);
+          await blob.write(filled(64 * KIB, i + 2), (i % 16) * 64 * KIB, GUARD);
+          await blob.deleteSnapshot(passing);
+        })(),
+        ...reads,
+      ]);
+      for (const bytes of found) expect(Buffer.from(bytes).equals(filled(64 * KIB, 1))).toBe(true);
+    }
+  });
+
   it('reads live bytes again where they were overtaken between the undo file and the read', async () => {
     const files = memoryFileSystem();
     const clock = virtualClock();
