@@ -15,7 +15,7 @@ import type { LiveBase } from './live-base.ts';
 import type { ManifestTree } from './manifest-tree.ts';
 import { packRanges } from './pack-ranges.ts';
 import type { SyncLedger } from './sync-ledger.ts';
-import { type DataChunk, type PlanWindow, planWindows } from './sync-plan.ts';
+import { type DataChunk, type EmptySpan, type PlanWindow, planWindows } from './sync-plan.ts';
 
 /** Bytes of disk per message to a worker: large enough that messages cost nothing, small enough to spread. */
 export const BATCH_BYTES: number = 2 * MIB;
@@ -123,6 +123,8 @@ export class DiskSync {
       work.push(this.#start(this.#batch(window.data.slice(at, at + perBatch), buffer, allow)));
     }
     const settled = Promise.all(work).then(() => {
+      // Work that failed was caught where it was started; a window with such a hole must never count as settled.
+      if (this.#failure !== undefined) return;
       settle();
       this.#checkpointIfDue();
     });
@@ -247,7 +249,7 @@ export class DiskSync {
     // Not `+= await`: that would read the sum before the wait and lose what others add meanwhile.
     const sentBytes = await base.write(changed, buffer);
     this.counts.sentBytes += sentBytes;
-    for (const chunk of zero) await base.clear(chunk, chunk + 1);
+    for (const { from, to } of joined(zero)) await base.clear(from, to);
     for (const [i, { chunk }] of chunks.entries()) {
       if (verdicts[i] === VERDICT.same) continue;
       const entry = entries.subarray(i * ENTRY_BYTES, (i + 1) * ENTRY_BYTES);
@@ -257,4 +259,15 @@ export class DiskSync {
       await tree.setEntry(chunk, entry);
     }
   }
+}
+
+/** Ascending chunk numbers as runs, so that neighbours are cleared by one request. */
+function joined(chunks: readonly number[]): readonly EmptySpan[] {
+  const runs: { from: number; to: number }[] = [];
+  for (const chunk of chunks) {
+    const last = runs.at(-1);
+    if (last?.to === chunk) last.to = chunk + 1;
+    else runs.push({ from: chunk, to: chunk + 1 });
+  }
+  return runs;
 }

@@ -146,12 +146,11 @@ async function syncDisk(
   const buffers = new BufferPool(batchBufferBytes(chunkBytes), pool.threads * 2 + BATCHES_AHEAD);
   const checkpoint = async (intentEnd: number): Promise<void> => {
     await committer.commit(async (root) => {
+      // Both as they are before the flush: what settles while it runs is not in it, and must be named as suspect.
       const { cursor } = ledger;
+      const suspect = ledger.suspects(intentEnd);
       const disks = await flushDisk(root, live, disk, ports);
-      return {
-        disks,
-        sync: { kind: start.kind, source: start.source, disk, cursor, suspect: ledger.suspects(intentEnd) },
-      };
+      return { disks, sync: { kind: start.kind, source: start.source, disk, cursor, suspect } };
     }, signal);
     ledger.committed(intentEnd);
     await ports.failpoint('sync.after-intent');
