@@ -1,7 +1,7 @@
 /**
  * resync: compare the disks with the replica and send what differs. `dryRun` only says what that would be.
  */
-import { compareDisk, dataBytes, FrozenDisk, type SuspectRange, verifyDisk } from '../replica/index.ts';
+import { chunkRuns, compareDisk, dataBytes, FrozenDisk, type SuspectRange, verifyDisk } from '../replica/index.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
 import { LocalItem } from './local-state.ts';
 import { type OwnReplica, readAccess, sessionSignal, withDisks, withLock, withOwn, withWorkers } from './open-item.ts';
@@ -92,12 +92,7 @@ async function damagedRanges(session: Session, { replica }: OwnReplica): Promise
         share: 1,
         ports: session.ports,
       });
-      ranges.push(
-        ...joined(
-          disk,
-          damage.map(({ chunk }) => chunk),
-        ),
-      );
+      ranges.push(...chunkRuns(damage.map(({ chunk }) => chunk)).map((run) => ({ disk, ...run })));
       if (damage.length > 0) {
         const message = `disk d${disk}: ${damage.length} stored chunks do not verify and are sent again`;
         session.onEvent?.({ type: 'notice', code: 'TARGET_DAMAGED', message });
@@ -105,15 +100,4 @@ async function damagedRanges(session: Session, { replica }: OwnReplica): Promise
     }
     return ranges;
   });
-}
-
-/** Ascending chunk numbers as ranges. */
-function joined(disk: number, chunks: readonly number[]): readonly SuspectRange[] {
-  const ranges: { disk: number; from: number; to: number }[] = [];
-  for (const chunk of chunks) {
-    const last = ranges.at(-1);
-    if (last && last.to === chunk) last.to = chunk + 1;
-    else ranges.push({ disk, from: chunk, to: chunk + 1 });
-  }
-  return ranges;
 }

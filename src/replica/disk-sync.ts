@@ -15,7 +15,7 @@ import type { LiveBase } from './live-base.ts';
 import type { ManifestTree } from './manifest-tree.ts';
 import { packRanges } from './pack-ranges.ts';
 import type { SyncLedger } from './sync-ledger.ts';
-import { type DataChunk, type EmptySpan, type PlanWindow, planWindows } from './sync-plan.ts';
+import { chunkRuns, type DataChunk, type PlanWindow, planWindows } from './sync-plan.ts';
 
 /** Bytes of disk per message to a worker: large enough that messages cost nothing, small enough to spread. */
 export const BATCH_BYTES: number = 2 * MIB;
@@ -205,8 +205,7 @@ export class DiskSync {
     const { disk, generation, tree, ledger, pool, buffers, chunkBytes, full } = this.#setup;
     const entries = new Uint8Array(chunks.length * ENTRY_BYTES);
     for (const [i, { chunk }] of chunks.entries()) {
-      await tree.load(chunk);
-      entries.set(tree.entry(chunk), i * ENTRY_BYTES);
+      entries.set(await tree.entry(chunk), i * ENTRY_BYTES);
     }
     const result = await pool.scan({
       kind: 'scan',
@@ -249,7 +248,7 @@ export class DiskSync {
     // Not `+= await`: that would read the sum before the wait and lose what others add meanwhile.
     const sentBytes = await base.write(changed, buffer);
     this.counts.sentBytes += sentBytes;
-    for (const { from, to } of joined(zero)) await base.clear(from, to);
+    for (const { from, to } of chunkRuns(zero)) await base.clear(from, to);
     for (const [i, { chunk }] of chunks.entries()) {
       if (verdicts[i] === VERDICT.same) continue;
       const entry = entries.subarray(i * ENTRY_BYTES, (i + 1) * ENTRY_BYTES);
@@ -259,15 +258,4 @@ export class DiskSync {
       await tree.setEntry(chunk, entry);
     }
   }
-}
-
-/** Ascending chunk numbers as runs, so that neighbours are cleared by one request. */
-function joined(chunks: readonly number[]): readonly EmptySpan[] {
-  const runs: { from: number; to: number }[] = [];
-  for (const chunk of chunks) {
-    const last = runs.at(-1);
-    if (last?.to === chunk) last.to = chunk + 1;
-    else runs.push({ from: chunk, to: chunk + 1 });
-  }
-  return runs;
 }

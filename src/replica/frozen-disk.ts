@@ -112,8 +112,7 @@ export class FrozenDisk {
   }
 
   async #locate(chunk: number): Promise<Wanted> {
-    await this.tree.load(chunk);
-    const entry = Uint8Array.from(this.tree.entry(chunk));
+    const entry = Uint8Array.from(await this.tree.entry(chunk));
     const { clen } = readEntry(entry)!;
     const { chunkBytes, layout } = this.description;
     if (clen < 1 || clen > chunkBytes) throw damagedEntry(chunk, clen, chunkBytes);

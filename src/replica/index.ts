@@ -43,7 +43,7 @@ export {
   type SuspectRange,
 } from './root.ts';
 export { type SyncProgress, type SyncResult, type SyncSetup, sync } from './sync.ts';
-export { dataBytes } from './sync-plan.ts';
+export { chunkRuns, dataBytes } from './sync-plan.ts';
 export {
   type CompareCounts,
   compareDisk,

@@ -58,6 +58,7 @@ export class ManifestTree {
   readonly #chunks: number;
   readonly #tables: Map<number, LoadedTable> = new Map();
   readonly #pages: Map<number, LoadedPage> = new Map();
+  readonly #loading: Map<number, Promise<LoadedPage>> = new Map();
   #tableReferences: ReadonlyMap<number, TableReference>;
 
   constructor(geometry: DiskGeometry, cipher: PageCipher, access: PageAccess, tables: readonly TableReference[]) {
@@ -68,21 +69,21 @@ export class ManifestTree {
     this.#tableReferences = new Map(tables.map((table) => [table.page, table]));
   }
 
-  /** Loads the page of a chunk, so that `entry` and `setEntry` may be called for the chunks of that page. */
-  async load(chunk: number): Promise<void> {
-    await this.#page(Math.floor(chunk / ENTRIES_PER_PAGE));
+  /** A view of the entry of a chunk, to be read at once: the page may be dropped at the next wait. */
+  async entry(chunk: number): Promise<Uint8Array> {
+    const { entries } = await this.#page(Math.floor(chunk / ENTRIES_PER_PAGE));
+    return entryAt(entries, chunk % ENTRIES_PER_PAGE);
   }
 
-  /** A view of the entry of a chunk, whose page must be loaded. Valid until the next `load` of another page. */
-  entry(chunk: number): Uint8Array {
-    return entryAt(this.#loaded(chunk).entries, chunk % ENTRIES_PER_PAGE);
-  }
-
-  /** Replaces the entry of a chunk, whose page must be loaded (48 bytes; zeros for a chunk of zeros). */
+  /** Replaces the entry of a chunk (48 bytes; zeros for a chunk of zeros). */
   async setEntry(chunk: number, entry: Uint8Array): Promise<void> {
-    // The page may have been dropped since it was read for the comparison; nothing but clean pages ever is.
-    await this.load(chunk);
-    const page = this.#loaded(chunk);
+    const number = Math.floor(chunk / ENTRIES_PER_PAGE);
+    // Others may have the page dropped between its loading and the end of our wait: change only one that is held now.
+    let page = this.#pages.get(number);
+    while (!page) {
+      await this.#page(number);
+      page = this.#pages.get(number);
+    }
     entryAt(page.entries, chunk % ENTRIES_PER_PAGE).set(entry);
     page.version += 1;
   }
@@ -151,20 +152,20 @@ export class ManifestTree {
     return reference;
   }
 
-  #loaded(chunk: number): LoadedPage {
-    const page = this.#pages.get(Math.floor(chunk / ENTRIES_PER_PAGE));
-    if (!page) throw new TypeError(`the manifest page of chunk ${chunk} is not loaded`);
-    return page;
-  }
-
   async #page(number: number): Promise<LoadedPage> {
     const cached = this.#pages.get(number);
     if (cached) return cached;
+    // One read at a time: a second one could come back with what was there before a flush, when the page was dropped.
+    const loading = this.#loading.get(number) ?? this.#load(number).finally(() => this.#loading.delete(number));
+    this.#loading.set(number, loading);
+    return loading;
+  }
+
+  async #load(number: number): Promise<LoadedPage> {
     const table = await this.#table(Math.floor(number / REFERENCES_PER_TABLE));
     const reference = readReference(table.references, number % REFERENCES_PER_TABLE);
     const entries = await this.#read('entries', number, reference);
-    // Another caller may have loaded, and even changed, the page while this one was reading it.
-    const loaded = this.#pages.get(number) ?? { entries, version: 0, flushed: 0 };
+    const loaded = { entries, version: 0, flushed: 0 };
     this.#pages.set(number, loaded);
     this.#dropCleanPages(number);
     return loaded;

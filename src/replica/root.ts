@@ -23,7 +23,8 @@ export const ROOT_HASH_BYTES = 32;
 /** 64 TiB in 64 KiB chunks has 386 table pages. */
 const TABLES_MAX = 512;
 const SEGMENTS_MAX = 64;
-const SUSPECT_RANGES_MAX = 1024;
+/** Ranges of suspects in a root. */
+export const SUSPECT_RANGES_MAX = 1024;
 
 /** Reference to a table page that exists. */
 export interface TableReference extends PageReference {

@@ -14,6 +14,23 @@ interface Window {
   settled: boolean;
 }
 
+/**
+ * The same suspects, and perhaps chunks between them, as at most `max` ranges: in order, apart, none overlapping. Sending
+ * a chunk too many is harmless; a root with more ranges than a reader takes would not be.
+ */
+export function condenseSuspects(ranges: readonly SuspectRange[], max: number): readonly SuspectRange[] {
+  const sorted = [...ranges].sort((a, b) => a.disk - b.disk || a.from - b.from);
+  for (let gap = 0; ; gap = gap * 2 + 1) {
+    const merged: { disk: number; from: number; to: number }[] = [];
+    for (const { disk, from, to } of sorted) {
+      const last = merged.at(-1);
+      if (last?.disk === disk && from - last.to <= gap) last.to = Math.max(last.to, to);
+      else merged.push({ disk, from, to });
+    }
+    if (merged.length <= max || gap > Number.MAX_SAFE_INTEGER) return merged;
+  }
+}
+
 export class SyncLedger {
   readonly #disk: number;
   readonly #windows: Window[] = [];

@@ -13,8 +13,8 @@ export interface DataChunk {
   readonly extents: readonly Extent[];
 }
 
-/** Chunks [from, to) that the source says are zeros. */
-export interface EmptySpan {
+/** Chunks [from, to). */
+export interface ChunkRun {
   readonly from: number;
   readonly to: number;
 }
@@ -24,7 +24,19 @@ export interface PlanWindow {
   readonly from: number;
   readonly to: number;
   readonly data: readonly DataChunk[];
-  readonly empty: readonly EmptySpan[];
+  /** What the source says is zeros. */
+  readonly empty: readonly ChunkRun[];
+}
+
+/** Ascending chunk numbers as runs of neighbours [from, to). */
+export function chunkRuns(chunks: readonly number[]): readonly ChunkRun[] {
+  const runs: { from: number; to: number }[] = [];
+  for (const chunk of chunks) {
+    const last = runs.at(-1);
+    if (last?.to === chunk) last.to = chunk + 1;
+    else runs.push({ from: chunk, to: chunk + 1 });
+  }
+  return runs;
 }
 
 /** Part of a data or memory extent. */
@@ -41,7 +53,7 @@ class WindowBuilder {
   from: number;
   next: number;
   data: DataChunk[] = [];
-  empty: EmptySpan[] = [];
+  empty: ChunkRun[] = [];
 
   constructor(from: number) {
     this.from = from;

@@ -19,9 +19,17 @@ import { manifestKey } from './layout.ts';
 import { LiveBase } from './live-base.ts';
 import { ManifestTree } from './manifest-tree.ts';
 import { pageCipher } from './replica.ts';
-import type { PointDisk, RecoveryPoint, Root, SuspectRange, SyncState, TableReference } from './root.ts';
+import {
+  type PointDisk,
+  type RecoveryPoint,
+  type Root,
+  SUSPECT_RANGES_MAX,
+  type SuspectRange,
+  type SyncState,
+  type TableReference,
+} from './root.ts';
 import { sourceChanged, sourceStamp } from './source-stamp.ts';
-import { SyncLedger } from './sync-ledger.ts';
+import { condenseSuspects, SyncLedger } from './sync-ledger.ts';
 import { dataBytes } from './sync-plan.ts';
 import type { SessionBlob, WriterSession } from './writer-session.ts';
 
@@ -120,7 +128,8 @@ async function openLive({ committer, session, ports }: SyncSetup, disk: number):
 function startingState({ committer, suspect = [], full }: SyncSetup, stamp: Uint8Array): SyncState {
   const { sync: interrupted, points } = committer.root;
   const kind = interrupted?.kind ?? (points.length === 0 ? 'initial' : 'resync');
-  const inherited = [...(interrupted?.suspect ?? []), ...suspect];
+  // Half of what a root may hold; each disk adds one of its own.
+  const inherited = condenseSuspects([...(interrupted?.suspect ?? []), ...suspect], SUSPECT_RANGES_MAX / 2);
   const resumes = interrupted && !full && suspect.length === 0 && bytesEqual(interrupted.source, stamp);
   const position = resumes ? { disk: interrupted.disk, cursor: interrupted.cursor } : { disk: 0, cursor: 0 };
   return { kind, source: stamp, ...position, suspect: inherited };
@@ -173,8 +182,7 @@ async function syncDisk(
   });
   await run.run();
   // The next disk's checkpoints say that this one is settled, so what was settled here must be committed first.
-  const { chunksSent, chunksCleared } = run.counts;
-  if (disk + 1 < live.length && chunksSent + chunksCleared > 0) await checkpoint(ledger.cursor);
+  if (disk + 1 < live.length && base.changed) await checkpoint(ledger.cursor);
   return run.counts;
 }
 

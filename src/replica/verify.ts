@@ -100,8 +100,7 @@ export async function compareDisk(setup: CompareSetup): Promise<CompareCounts> {
   const compare = async (chunks: readonly DataChunk[], buffer: ArrayBuffer): Promise<void> => {
     const entries = new Uint8Array(chunks.length * ENTRY_BYTES);
     for (const [i, { chunk }] of chunks.entries()) {
-      await tree.load(chunk);
-      entries.set(tree.entry(chunk), i * ENTRY_BYTES);
+      entries.set(await tree.entry(chunk), i * ENTRY_BYTES);
     }
     const result = await pool.scan({
       kind: 'scan',

@@ -38,7 +38,7 @@ function setup(failing: number | undefined, ledger: SyncLedger): DiskSyncSetup {
     source: { info: { virtualSizeBytes: CHUNKS * CHUNK }, extents } as never,
     chunkBytes: CHUNK,
     generation: 2,
-    tree: { load: async () => {}, entry: () => new Uint8Array(ENTRY_BYTES), setEntry: async () => {} } as never,
+    tree: { entry: async () => new Uint8Array(ENTRY_BYTES), setEntry: async () => {} } as never,
     base: { write } as never,
     ledger,
     full: false,

@@ -2,11 +2,11 @@
  * A protected item for tests: real files for the disks (workers read them by descriptor), everything else in memory. A
  * failpoint can be armed, and any recovery point read back without the verbs under test.
  */
-import { mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, utimesSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Session } from '../../src/agent/index.ts';
-import { chunkCount, chunkLengthBytes, entryAt } from '../../src/chunker/index.ts';
+import { chunkLengthBytes, entryAt } from '../../src/chunker/index.ts';
 import { BlockferryError } from '../../src/errors.ts';
 import { nodePorts } from '../../src/host/index.ts';
 import type { FailpointName, FileSystem, Ports } from '../../src/ports.ts';
@@ -90,10 +90,25 @@ export class Lab {
     }
   }
 
-  /** Writes a disk image; returns its path. Each write has a time of its own, however fast the test is. */
+  /** Writes a disk image; returns its path. */
   disk(name: string, content: Uint8Array): string {
     const path = join(this.directory, name);
     writeFileSync(path, content);
+    return this.#touched(path);
+  }
+
+  /** Writes a sparse disk image of `chunks` chunks, of which `data` are not holes. */
+  sparseDisk(name: string, chunks: number, data: Iterable<readonly [number, Uint8Array]>): string {
+    const path = join(this.directory, name);
+    const file = openSync(path, 'w');
+    ftruncateSync(file, chunks * CHUNK);
+    for (const [chunk, bytes] of data) writeSync(file, bytes, 0, bytes.byteLength, chunk * CHUNK);
+    closeSync(file);
+    return this.#touched(path);
+  }
+
+  /** Each write has a time of its own, however fast the test is. */
+  #touched(path: string): string {
     this.#seconds += 1;
     utimesSync(path, this.#seconds, this.#seconds);
     return path;
@@ -120,28 +135,35 @@ export class Lab {
   }
 }
 
-/** All bytes of a disk as the replica holds it: through the manifest and the slots, without restore and its workers. */
-export async function readReplicaDisk(
+/** The chunks of a disk that are not zeros: through the manifest and the slots, without restore and its workers. */
+export async function* readReplicaChunks(
   replica: Replica,
   disk: number,
   state: DiskState,
   ports: Pick<Ports, 'clock' | 'random'>,
-): Promise<Buffer> {
+): AsyncGenerator<{ readonly chunk: number; readonly bytes: Uint8Array }> {
   const { signal } = new AbortController();
   const lanes = new Lanes({ clock: ports.clock, limit: 8 });
   const frozen = new FrozenDisk(replica, disk, state, { lanes, ports, signal });
   const { kernel } = (await prepareDisks(workerSetup(replica), (n) => ports.random.bytes(n)))[disk]!;
   const geometry = frozen.description;
-  const content = Buffer.alloc(geometry.virtualSizeBytes);
-  const buffers = new BufferPool(2 * 1024 * 1024, 1);
-  for await (const { fetched } of frozen.batches(frozen.tree.usedChunks(0, chunkCount(geometry)), buffers)) {
+  const buffers = new BufferPool(16 * geometry.chunkBytes, 1);
+  for await (const { fetched } of frozen.batches(frozen.usedChunks(), buffers)) {
     const { chunks, entries, places, buffer } = await fetched;
     for (const [i, chunk] of chunks.entries()) {
       const stored = new Uint8Array(buffer, places[i * 2]!, places[i * 2 + 1]!);
-      const length = chunkLengthBytes(geometry, chunk);
-      content.set(kernel.open(stored, chunk, entryAt(entries, i), length), chunk * geometry.chunkBytes);
+      const bytes = kernel.open(stored, chunk, entryAt(entries, i), chunkLengthBytes(geometry, chunk));
+      yield { chunk, bytes };
     }
     buffers.release(buffer);
   }
+}
+
+/** All bytes of a disk as the replica holds it. */
+export async function readReplicaDisk(...arguments_: Parameters<typeof readReplicaChunks>): Promise<Buffer> {
+  const [replica, disk] = arguments_;
+  const { virtualSizeBytes, chunkBytes } = replica.description.disks[disk]!;
+  const content = Buffer.alloc(virtualSizeBytes);
+  for await (const { chunk, bytes } of readReplicaChunks(...arguments_)) content.set(bytes, chunk * chunkBytes);
   return content;
 }
