@@ -95,6 +95,10 @@ export {
   type Extent,
   type FileRange,
   type OpenDiskOptions,
+  type OpenForWritingOptions,
   openDisk,
+  openDiskForWriting,
   type VirtualDisk,
+  type WritableDisk,
+  type ZeroOptions,
 } from './vhd/index.ts';

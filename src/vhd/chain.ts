@@ -16,6 +16,8 @@ import { openRaw } from './raw-disk.ts';
 
 /** What following a chain needs. */
 export interface ChainOptions {
+  /** `modify`: the first file is to be written; its parents are read only all the same. */
+  readonly mode: 'read' | 'modify';
   /** Opens the first file. */
   readonly openFirst: OpenLayer;
   /** Opens a parent by its content. */
@@ -32,7 +34,7 @@ export async function openChain(
 ): Promise<readonly [Layer, ...Layer[]]> {
   const opened: RandomAccessFile[] = [];
   try {
-    const first = await openSource(path, context.files);
+    const first = await openSource(path, context.files, options.mode);
     opened.push(first);
     const layers: [Layer, ...Layer[]] = [await options.openFirst(first, context)];
     const identities = new Set([(await first.stamp()).identity]);
@@ -58,10 +60,14 @@ export async function openChain(
   }
 }
 
-/** Opens a disk's file for reading. @throws DISK_NOT_FOUND, DISK_UNREADABLE */
-export async function openSource(path: string, files: FileSystem): Promise<RandomAccessFile> {
+/** Opens a disk's file. @throws DISK_NOT_FOUND, DISK_UNREADABLE */
+export async function openSource(
+  path: string,
+  files: FileSystem,
+  mode: 'read' | 'modify' = 'read',
+): Promise<RandomAccessFile> {
   try {
-    return await files.open(path, 'read');
+    return await files.open(path, mode);
   } catch (cause) {
     const missing = cause instanceof Error && 'code' in cause && (cause.code === 'ENOENT' || cause.code === 'ENOTDIR');
     const reason = cause instanceof Error ? cause.message : String(cause);

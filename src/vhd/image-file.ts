@@ -46,7 +46,7 @@ export class ImageFile {
       return await step();
     } catch (error) {
       this.#state = 'broken';
-      throw isBlockferryError(error) || error instanceof RangeError ? error : outputError(this.#temporary, error);
+      throw asOutputError(this.#temporary, error);
     }
   }
 
@@ -86,11 +86,16 @@ export class ImageFile {
 }
 
 /** @throws {RangeError} unless the range lies inside the disk and both ends lie on a sector. */
-export function checkWriteRange(offset: number, lengthBytes: number, virtualSizeBytes: number): void {
-  const isWhole = offset % SECTOR_BYTES === 0 && lengthBytes % SECTOR_BYTES === 0;
+export function checkWriteRange(
+  offset: number,
+  lengthBytes: number,
+  virtualSizeBytes: number,
+  sectorBytes: number = SECTOR_BYTES,
+): void {
+  const isWhole = offset % sectorBytes === 0 && lengthBytes % sectorBytes === 0;
   if (isWhole && offset >= 0 && lengthBytes >= 0 && offset + lengthBytes <= virtualSizeBytes) return;
   throw new RangeError(
-    `cannot write ${lengthBytes} bytes at ${offset} of a disk of ${virtualSizeBytes}: whole sectors inside the disk only`,
+    `cannot write ${lengthBytes} bytes at ${offset} of a disk of ${virtualSizeBytes}: whole sectors of ${sectorBytes} bytes only`,
   );
 }
 
@@ -100,6 +105,11 @@ async function refuseExisting(path: string, files: FileSystem): Promise<void> {
 
 function existsError(path: string, hint: string): BlockferryError {
   return new BlockferryError('OUTPUT_EXISTS', `${path}: already exists`, { facts: { source: path }, hint });
+}
+
+/** What came of writing `path`: errors of the operating system as OUTPUT_FAILED, typed ones as they are. */
+export function asOutputError(path: string, error: unknown): unknown {
+  return isBlockferryError(error) || error instanceof RangeError ? error : outputError(path, error);
 }
 
 function outputError(path: string, cause: unknown): BlockferryError {

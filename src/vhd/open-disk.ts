@@ -9,15 +9,25 @@ import { BAT_CACHE_BYTES_MAX } from '../limits.ts';
 import type { FileSystem, Ports, RandomAccessFile } from '../ports.ts';
 import { openChain } from './chain.ts';
 import { ChainDisk } from './chain-disk.ts';
+import { asOutputError } from './image-file.ts';
 import type { Layer, LayerContext, OpenLayer } from './layer.ts';
-import { openRaw } from './raw-disk.ts';
+import type { OpenLayerWriter } from './layer-writer.ts';
+import { LockedDisk } from './locked-disk.ts';
+import { openRaw, openRawForWriting } from './raw-disk.ts';
 import { TableCache } from './table-cache.ts';
+import { openVhdForWriting } from './vhd-edit.ts';
 import { isVhd, openVhd } from './vhd-layer.ts';
+import { openVhdxForWriting } from './vhdx-edit.ts';
 import { openVhdx } from './vhdx-layer.ts';
 import { FILE_SIGNATURE, isVhdx } from './vhdx-layout.ts';
-import type { DiskFormat, VirtualDisk } from './virtual-disk.ts';
+import type { DiskFormat, VirtualDisk, WritableDisk } from './virtual-disk.ts';
 
 const OPENERS: Readonly<Record<DiskFormat, OpenLayer>> = { raw: openRaw, vhd: openVhd, vhdx: openVhdx };
+const WRITERS: Readonly<Record<DiskFormat, OpenLayerWriter>> = {
+  raw: openRawForWriting,
+  vhd: openVhdForWriting,
+  vhdx: openVhdxForWriting,
+};
 
 /** How to open a disk. */
 export interface OpenDiskOptions {
@@ -39,11 +49,43 @@ export interface OpenDiskOptions {
 export async function openDisk(path: string, options: OpenDiskOptions): Promise<VirtualDisk> {
   const { format = 'auto', allowedRoots } = options;
   const layers = await openChain(path, layerContext(options.ports.files), {
+    mode: 'read',
     openFirst: format === 'auto' ? openByContent : OPENERS[format],
     openParent: openByContent,
     allowedRoots,
   });
   return new ChainDisk(layers);
+}
+
+/** How to open a disk for writing. */
+export interface OpenForWritingOptions extends Omit<OpenDiskOptions, 'ports'> {
+  readonly ports: Pick<Ports, 'files' | 'random'>;
+}
+
+/**
+ * Opens an image that exists to change it in place; its parents are only read. A VHDX with a log to replay gets it
+ * replayed into the file. Nothing is written before the whole chain was found sound.
+ * @throws what openDisk throws; UNSUPPORTED, VHDX_LOG for what cannot be written; OUTPUT_FAILED
+ * @example
+ * const disk = await openDiskForWriting('vm.vhdx', { ports });
+ * await disk.write(sector, 0);
+ * await disk.close();
+ */
+export async function openDiskForWriting(path: string, options: OpenForWritingOptions): Promise<WritableDisk> {
+  const { format = 'auto', allowedRoots, ports } = options;
+  const context = layerContext(ports.files);
+  const [first, ...parents] = await openChain(path, context, {
+    mode: 'modify',
+    openFirst: format === 'auto' ? openByContent : OPENERS[format],
+    openParent: openByContent,
+    allowedRoots,
+  });
+  try {
+    return new LockedDisk(await WRITERS[first.format](first.file, context, ports), parents);
+  } catch (error) {
+    await Promise.allSettled([first, ...parents].map(({ file }) => file.close()));
+    throw asOutputError(path, error);
+  }
 }
 
 /** The format of a file by its content. */

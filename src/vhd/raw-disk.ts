@@ -12,9 +12,11 @@ import { DISK_BYTES_MAX } from '../limits.ts';
 import type { RandomAccessFile } from '../ports.ts';
 import type { CreateSpec } from './create-spec.ts';
 import { faultError, StrictFindings } from './findings.ts';
+import { FlatEditor } from './flat-edit.ts';
 import { FlatWriter } from './flat-writer.ts';
 import { ImageFile } from './image-file.ts';
 import type { Layer, LayerExtent } from './layer.ts';
+import type { LayerWriter } from './layer-writer.ts';
 import type { DiskWriter } from './virtual-disk.ts';
 
 /** Partition tables and the super blocks of all common file systems lie in the first MiB. */
@@ -34,6 +36,12 @@ export async function openRaw(file: RandomAccessFile): Promise<Layer> {
   }
   const isEmpty = allocatedBytes === 0 && (await beginsWithZeros(file));
   return new RawLayer(file, virtualSizeBytes, isEmpty, findings.notes);
+}
+
+/** A raw disk to be written: all of it is data, since a hole may get some at any moment. */
+export async function openRawForWriting(file: RandomAccessFile): Promise<LayerWriter> {
+  const { virtualSizeBytes, notes } = await openRaw(file);
+  return new FlatEditor(new RawLayer(file, virtualSizeBytes, false, notes));
 }
 
 /** Creates a raw disk: a sparse file. */

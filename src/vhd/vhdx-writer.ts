@@ -61,10 +61,7 @@ class VhdxWriter implements DiskWriter {
 
   async place(offset: number, lengthBytes: number): Promise<readonly FileRange[]> {
     const { blockSizeBytes, virtualSizeBytes, logicalSectorBytes } = this.#plan.geometry;
-    checkWriteRange(offset, lengthBytes, virtualSizeBytes);
-    if (offset % logicalSectorBytes !== 0 || lengthBytes % logicalSectorBytes !== 0) {
-      throw new RangeError(`${lengthBytes} bytes at ${offset} are not whole sectors of ${logicalSectorBytes} bytes`);
-    }
+    checkWriteRange(offset, lengthBytes, virtualSizeBytes, logicalSectorBytes);
     return this.#image.guard(async () => {
       const ranges: FileRange[] = [];
       const end = offset + lengthBytes;

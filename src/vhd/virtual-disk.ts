@@ -4,6 +4,8 @@
  * Reading is by extents. A caller that moves many bytes asks for the extents of a range, and reads the data ones
  * itself from their file at their offset (in a worker thread, by descriptor); `read` is for small amounts. A source is
  * never written.
+ *
+ * WritableDisk: an image that exists, changed in place.
  */
 import type { RandomAccessFile } from '../ports.ts';
 
@@ -72,6 +74,39 @@ export interface VirtualDisk {
   extents(offset: number, lengthBytes: number): AsyncIterable<Extent>;
   /** Fills `into` with the guest's bytes from `offset`. @throws RangeError outside the disk. */
   read(into: Uint8Array, offset: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** How `zero` makes zeros. */
+export interface ZeroOptions {
+  /** The guest does not need the range any more: it reads as zeros, and a VHDX says that it is unmapped. */
+  readonly unmap?: boolean;
+}
+
+/**
+ * A disk open for writing in place. What a power cut leaves is in docs/formats: everything before a `flush` that
+ * returned, each later sector old or new, and an image that opens.
+ *
+ * Calls may overlap in time. Where their ranges overlap too, each sector ends up as one of them wants it; whoever
+ * cares for the order waits. Extents are those of the moment: the next write or zero may move them. One program at a
+ * time has an image open for writing, and nobody writes a disk that has children: they would be lost.
+ *
+ * After the first error of a change only reading and `close` are left, and `close` leaves the image as a power cut would.
+ */
+export interface WritableDisk extends VirtualDisk {
+  /** Changes with the first write, where the format has such an id (VHDX). */
+  readonly contentId: string;
+  /**
+   * Writes whole logical sectors. `bytes` stay as they are until it returns.
+   * @throws {RangeError} for parts of sectors, and outside the disk
+   * @throws OUTPUT_FAILED if the file cannot be written
+   */
+  write(bytes: Uint8Array, offset: number): Promise<void>;
+  /** Makes [offset, offset + lengthBytes), whole logical sectors, read as zeros; whole blocks give up their space. */
+  zero(offset: number, lengthBytes: number, options?: ZeroOptions): Promise<void>;
+  /** Makes everything durable whose `write` or `zero` returned before. */
+  flush(): Promise<void>;
+  /** Flushes, marks the image as cleanly closed, closes the files of the chain. */
   close(): Promise<void>;
 }
 
