@@ -34,6 +34,8 @@ export const VHDX_TABLE_ENTRIES_MAX = 2047;
 export const VHDX_LOCATOR_PAIRS_MAX = 256;
 /** Bytes that replay of a dirty VHDX log may hold in memory; a log that changes more is refused. */
 export const VHDX_REPLAY_BYTES_MAX: number = 64 * MIB;
+/** Table entries and bitmaps that a VHD being written has changed in memory; more of them are flushed. */
+export const WRITE_PENDING_BYTES_MAX: number = 4 * MIB;
 /** Pages of a block table kept in memory, over all disks of a chain. */
 export const BAT_CACHE_BYTES_MAX: number = 16 * MIB;
 

@@ -21,7 +21,7 @@ export interface TablePage {
   readonly entries: Uint32Array;
 }
 
-/** Reads entries of one open disk. */
+/** Reads entries of one open disk; for a disk that is written, keeps changed ones until they may be in the file. */
 export class BlockTable {
   readonly blockSizeBytes: number;
   /** Bytes of the sector bitmap in front of each block's data. */
@@ -31,6 +31,8 @@ export class BlockTable {
   readonly #virtualSizeBytes: number;
   readonly #file: RandomAccessFile;
   readonly #tables: TableCache;
+  /** Entries that the file does not have yet: block and sector. */
+  readonly #changes = new Map<number, number>();
 
   constructor(file: RandomAccessFile, header: VhdHeader, virtualSizeBytes: number, tables: TableCache) {
     this.blockSizeBytes = header.blockSizeBytes;
@@ -61,6 +63,47 @@ export class BlockTable {
     return { firstBlock, entries: new Uint32Array(page.buffer, page.byteOffset, page.byteLength / 4) };
   }
 
+  /** The entry of `block`, and where the run of unused blocks ends that begins there; no further than `endBlock`. */
+  async run(
+    block: number,
+    endBlock: number,
+  ): Promise<{ readonly sector: number | undefined; readonly endBlock: number }> {
+    let next = block;
+    while (next < endBlock) {
+      const { firstBlock, entries } = await this.page(next);
+      next = firstBlock + nextUsed(entries, next - firstBlock, entries.length);
+      if (next === block) return { sector: entries[block - firstBlock], endBlock: block + 1 };
+      if (next < firstBlock + entries.length) break;
+    }
+    return { sector: undefined, endBlock: Math.min(next, endBlock) };
+  }
+
+  /** How many entries were changed and not written. */
+  get changes(): number {
+    return this.#changes.size;
+  }
+
+  /** Changes an entry in memory. Nobody else reads meanwhile. */
+  async set(block: number, sector: number): Promise<void> {
+    const { firstBlock, entries } = await this.page(block);
+    entries[block - firstBlock] = sector;
+    this.#changes.set(block, sector);
+  }
+
+  /** Writes the changed entries, neighbours together. */
+  async writeChanges(): Promise<void> {
+    const blocks = [...this.#changes.keys()].sort((a, b) => a - b);
+    for (let i = 0; i < blocks.length; ) {
+      let end = i + 1;
+      while (end < blocks.length && blocks[end] === blocks[end - 1]! + 1) end += 1;
+      const bytes = Buffer.alloc((end - i) * 4);
+      for (let k = i; k < end; k += 1) bytes.writeUInt32BE(this.#changes.get(blocks[k]!)!, (k - i) * 4);
+      await this.#file.write(bytes, this.entryOffset(blocks[i]!));
+      i = end;
+    }
+    this.#changes.clear();
+  }
+
   /** All pages in order. */
   async *pages(): AsyncGenerator<TablePage> {
     for (let block = 0; block < this.blocks; block += ENTRIES_PER_PAGE) yield await this.page(block);
@@ -72,6 +115,9 @@ export class BlockTable {
     const view = new DataView(bytes.buffer);
     const entries = new Uint32Array(bytes.buffer);
     for (let i = 0; i < entries.length; i += 1) entries[i] = view.getUint32(i * 4);
+    for (const [block, sector] of this.#changes) {
+      if (block >= firstBlock && block < firstBlock + entries.length) entries[block - firstBlock] = sector;
+    }
     return bytes;
   }
 }

@@ -1,4 +1,6 @@
 /** Runs of equal bits in a VHD sector bitmap: sector s is bit 0x80 >> (s & 7) of byte s >> 3. */
+import { divCeil, SECTOR_BYTES } from '../bytes.ts';
+import { bitmapBytes } from './vhd-header.ts';
 
 /** Whether the bit of sector `index` is set. */
 export function sectorBit(bitmap: Uint8Array, index: number): boolean {
@@ -29,4 +31,9 @@ export function setSectorBits(bitmap: Uint8Array, from: number, end: number): vo
       index += 1;
     }
   }
+}
+
+/** The bitmap of a block that is all the disk's own; the rest of its last sector is zeros. */
+export function fullBitmap(blockSizeBytes: number): Uint8Array {
+  return new Uint8Array(bitmapBytes(blockSizeBytes)).fill(0xff, 0, divCeil(blockSizeBytes, SECTOR_BYTES * 8));
 }

@@ -15,8 +15,9 @@ import { SECTOR_BYTES } from '../bytes.ts';
 import type { RandomAccessFile } from '../ports.ts';
 import { type Findings, StrictFindings } from './findings.ts';
 import type { Layer, LayerContext, LayerExtent, ParentLink, ParentPath } from './layer.ts';
-import { BlockTable, nextUsed } from './vhd-bat.ts';
+import { BlockTable } from './vhd-bat.ts';
 import { endOfRun, sectorBit } from './vhd-bitmap.ts';
+import { SectorBitmaps } from './vhd-bitmaps.ts';
 import { claimedSubformat, hasFooterCookie, parseFooter, VHD_FOOTER_BYTES, type VhdFooter } from './vhd-footer.ts';
 import { geometryBytes } from './vhd-geometry.ts';
 import { checkTable, parseHeader, VHD_HEADER_BYTES, type VhdHeader } from './vhd-header.ts';
@@ -26,13 +27,23 @@ import { checkPlacement, reservedRanges } from './vhd-placement.ts';
 /** Unique id of "the parent is a raw file" (XenServer). */
 const NO_ID = '0'.repeat(32);
 
+/** What leads to the blocks of a disk that is not fixed. */
+export interface VhdTables {
+  readonly header: VhdHeader;
+  readonly table: BlockTable;
+  readonly bitmaps: SectorBitmaps;
+  readonly paths: readonly ParentPath[];
+}
+
 /** Everything a VHD says of itself besides its blocks. */
 export interface VhdStructure {
   readonly footer: VhdFooter;
+  /** The footer that counts, as it stands; 512 bytes, also where the file has one less. */
+  readonly footerBytes: Uint8Array;
   /** Guest bytes end before this: the footer at the end, or the end of a file that lost it. */
   readonly endOffset: number;
   /** Present unless the disk is fixed. */
-  readonly tables?: { readonly header: VhdHeader; readonly table: BlockTable; readonly paths: readonly ParentPath[] };
+  readonly tables?: VhdTables;
 }
 
 /** Opens a VHD. @throws VHD_FOOTER, VHD_HEADER, VHD_BAT, VHD_LOCATOR, DISK_TRUNCATED */
@@ -40,7 +51,7 @@ export async function openVhd(file: RandomAccessFile, context: LayerContext): Pr
   const findings = new StrictFindings(file.path);
   const structure = await readStructure(file, context, findings);
   // StrictFindings throws at every fault, so the structure is there.
-  return new VhdLayer(file, context, structure!, findings.notes);
+  return new VhdLayer(file, structure!, findings.notes);
 }
 
 /** Whether the file is a VHD by its content: a footer, whole or damaged, at its end or at its beginning. */
@@ -58,7 +69,7 @@ export async function readStructure(
   const fileBytes = await file.sizeBytes();
   const found = await readFooter(file, fileBytes, findings);
   if (found === undefined) return undefined;
-  const { footer, endOffset } = found;
+  const { footer, footerBytes, endOffset } = found;
   noteFooter(footer, findings);
   if (footer.subformat === 'fixed') {
     if (footer.virtualSizeBytes > endOffset) {
@@ -66,7 +77,7 @@ export async function readStructure(
       findings.fault('DISK_TRUNCATED', endOffset, 'the data of a fixed disk lies before its footer', facts);
       return undefined;
     }
-    return { footer, endOffset };
+    return { footer, footerBytes, endOffset };
   }
   const header = await readHeader(file, footer, fileBytes, findings);
   if (header === undefined || !checkTable(header, footer.virtualSizeBytes, fileBytes, findings)) return undefined;
@@ -75,7 +86,8 @@ export async function readStructure(
   const places = differencing ? locatorPlaces(header, fileBytes, findings) : [];
   const paths = differencing ? await readParentPaths(file, header, places, findings) : [];
   await checkPlacement(table, await reservedRanges(file, header, places, fileBytes), endOffset, findings);
-  return { footer, endOffset, tables: { header, table, paths } };
+  const bitmaps = new SectorBitmaps(file, table, context.tables);
+  return { footer, footerBytes, endOffset, tables: { header, table, bitmaps, paths } };
 }
 
 /** The last 512 bytes of the file, or the last 511 with the reserved zero that old Virtual PC left out. */
@@ -92,7 +104,8 @@ async function readEnd(
   return { bytes: shortened, offset: fileBytes - VHD_FOOTER_BYTES + 1 };
 }
 
-async function readStart(file: RandomAccessFile): Promise<Uint8Array> {
+/** The first 512 bytes of the file: where the copy of the footer stands. */
+export async function readStart(file: RandomAccessFile): Promise<Uint8Array> {
   const bytes = new Uint8Array(VHD_FOOTER_BYTES);
   await file.read(bytes, 0);
   return bytes;
@@ -102,7 +115,7 @@ async function readFooter(
   file: RandomAccessFile,
   fileBytes: number,
   findings: Findings,
-): Promise<{ readonly footer: VhdFooter; readonly endOffset: number } | undefined> {
+): Promise<Pick<VhdStructure, 'footer' | 'footerBytes' | 'endOffset'> | undefined> {
   const { source } = findings;
   const end = await readEnd(file, fileBytes);
   const ignore = (): void => {};
@@ -111,17 +124,18 @@ async function readFooter(
     if (footer.subformat !== 'fixed' && !sameFooter(await readStart(file), end.bytes)) {
       findings.blemish('VHD_FOOTER', 0, 'the copy of the footer at the beginning equals the footer');
     }
-    return { footer, endOffset: end.offset };
+    return { footer, footerBytes: end.bytes, endOffset: end.offset };
   }
   const isFooter = hasFooterCookie(end.bytes);
-  const spare = parseFooter(await readStart(file), 0, ignore, source);
+  const start = await readStart(file);
+  const spare = parseFooter(start, 0, ignore, source);
   if (spare === undefined || spare.subformat === 'fixed' || (isFooter && claimedSubformat(end.bytes) === 'fixed')) {
     parseFooter(end.bytes, end.offset, findings.fault.bind(findings), source);
     return undefined;
   }
   const rule = isFooter ? 'the footer at the end of the file is whole' : 'a VHD ends with its footer';
   findings.blemish('VHD_FOOTER', end.offset, rule);
-  return { footer: spare, endOffset: isFooter ? end.offset : fileBytes };
+  return { footer: spare, footerBytes: start, endOffset: isFooter ? end.offset : fileBytes };
 }
 
 function sameFooter(copy: Uint8Array, footer: Uint8Array): boolean {
@@ -159,7 +173,8 @@ async function readHeader(
   return parseHeader(bytes, headerOffset, findings);
 }
 
-class VhdLayer implements Layer {
+/** Reading of one VHD. */
+export class VhdLayer implements Layer {
   readonly file: RandomAccessFile;
   readonly format = 'vhd';
   readonly subformat: Layer['subformat'];
@@ -173,12 +188,9 @@ class VhdLayer implements Layer {
   readonly parent: ParentLink | undefined;
   readonly log = 'none';
   readonly notes: readonly string[];
-  readonly #table: BlockTable | undefined;
-  readonly #context: LayerContext;
-  /** Owner of the bitmap pages in the table cache. */
-  readonly #bitmaps = {};
+  readonly #tables: VhdTables | undefined;
 
-  constructor(file: RandomAccessFile, context: LayerContext, structure: VhdStructure, notes: readonly string[]) {
+  constructor(file: RandomAccessFile, structure: VhdStructure, notes: readonly string[]) {
     const { footer, tables } = structure;
     this.file = file;
     this.subformat = footer.subformat;
@@ -188,8 +200,7 @@ class VhdLayer implements Layer {
     this.contentId = `${footer.uniqueId}-${footer.timestamp.toString(16).padStart(8, '0')}`;
     this.linkId = `vhd:${footer.uniqueId}`;
     this.notes = notes;
-    this.#table = tables?.table;
-    this.#context = context;
+    this.#tables = tables;
     if (footer.subformat === 'differencing' && tables !== undefined) {
       const id = tables.header.parentUniqueId;
       this.parent = { paths: tables.paths, linkIds: id === NO_ID ? [] : [`vhd:${id}`], sameSize: true };
@@ -197,42 +208,27 @@ class VhdLayer implements Layer {
   }
 
   async *extents(offset: number, lengthBytes: number): AsyncGenerator<LayerExtent> {
-    const table = this.#table;
-    if (table === undefined) {
+    const tables = this.#tables;
+    if (tables === undefined) {
       yield { kind: 'data', offset, lengthBytes, fileOffset: offset };
       return;
     }
+    const { table } = tables;
     const end = offset + lengthBytes;
     let at = offset;
     while (at < end) {
-      const { sector, runEnd } = await this.#run(table, Math.floor(at / table.blockSizeBytes), end);
+      const { blockSizeBytes } = table;
+      const run = await table.run(Math.floor(at / blockSizeBytes), Math.ceil(end / blockSizeBytes));
+      const { sector } = run;
+      const runEnd = Math.min(end, run.endBlock * blockSizeBytes);
       if (sector === undefined) yield { kind: 'parent', offset: at, lengthBytes: runEnd - at };
-      else yield* this.#block(table, sector, at, runEnd);
+      else yield* this.#block(tables, sector, at, runEnd);
       at = runEnd;
     }
   }
 
-  /** The block at `block` up to its end, or the run of unused blocks that begins there; at most to `end`. */
-  async #run(
-    table: BlockTable,
-    block: number,
-    end: number,
-  ): Promise<{ readonly sector: number | undefined; readonly runEnd: number }> {
-    const { blockSizeBytes } = table;
-    let next = block;
-    while (next * blockSizeBytes < end) {
-      const { firstBlock, entries } = await table.page(next);
-      next = firstBlock + nextUsed(entries, next - firstBlock, entries.length);
-      if (next === block) {
-        return { sector: entries[block - firstBlock], runEnd: Math.min(end, (block + 1) * blockSizeBytes) };
-      }
-      if (next < firstBlock + entries.length) break;
-    }
-    return { sector: undefined, runEnd: Math.min(end, next * blockSizeBytes) };
-  }
-
   /** The part [at, end) of one block that begins at `sector` of the file. */
-  async *#block(table: BlockTable, sector: number, at: number, end: number): AsyncGenerator<LayerExtent> {
+  async *#block({ table, bitmaps }: VhdTables, sector: number, at: number, end: number): AsyncGenerator<LayerExtent> {
     const block = Math.floor(at / table.blockSizeBytes);
     const start = block * table.blockSizeBytes;
     const dataOffset = sector * SECTOR_BYTES + table.bitmapBytes;
@@ -240,7 +236,7 @@ class VhdLayer implements Layer {
       yield { kind: 'data', offset: at, lengthBytes: end - at, fileOffset: dataOffset + at - start };
       return;
     }
-    const bitmap = await this.#bitmap(table, block, sector);
+    const bitmap = await bitmaps.of(block, sector);
     const endSector = Math.ceil((end - start) / SECTOR_BYTES);
     let offset = at;
     while (offset < end) {
@@ -251,13 +247,5 @@ class VhdLayer implements Layer {
       else yield { kind: 'parent', offset, lengthBytes };
       offset += lengthBytes;
     }
-  }
-
-  #bitmap(table: BlockTable, block: number, sector: number): Promise<Uint8Array> {
-    return this.#context.tables.page(this.#bitmaps, block, table.bitmapBytes, async () => {
-      const bytes = new Uint8Array(table.bitmapBytes);
-      await this.file.read(bytes, sector * SECTOR_BYTES);
-      return bytes;
-    });
   }
 }

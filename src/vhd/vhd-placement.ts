@@ -12,6 +12,14 @@ import { VHD_FOOTER_BYTES } from './vhd-footer.ts';
 import { VHD_HEADER_BYTES, type VhdHeader } from './vhd-header.ts';
 import type { LocatorPlace } from './vhd-locators.ts';
 
+/** Windows calls a disk misaligned, and slow, unless the data of its blocks begins on this. */
+const DATA_ALIGNMENT_BYTES = 4096;
+
+/** Where the data of a new block begins that lies behind `endOffset`; its bitmap is right before it. */
+export function nextDataOffset(endOffset: number, bitmapBytes: number): number {
+  return alignUp(endOffset + bitmapBytes, DATA_ALIGNMENT_BYTES);
+}
+
 /** A part of the file that no block may touch. */
 export interface ReservedRange {
   readonly offset: number;

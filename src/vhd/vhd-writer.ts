@@ -10,17 +10,18 @@
  * slow otherwise. A block of a dynamic disk has all bits set; a block of a differencing disk has those of the sectors
  * that were placed. Blocks are whole in the file, the last one too.
  */
-import { alignUp, divCeil, isPowerOfTwo, KIB, MIB, SECTOR_BYTES } from '../bytes.ts';
+import { alignUp, isPowerOfTwo, KIB, MIB, SECTOR_BYTES } from '../bytes.ts';
 import { BlockferryError } from '../errors.ts';
 import { VHD_BAT_BYTES_MAX, VHD_BLOCK_BYTES_MAX, VHD_BYTES_MAX, VHD_LOCATOR_BYTES_MAX } from '../limits.ts';
 import type { CreateSpec, ParentFacts } from './create-spec.ts';
 import { FlatWriter } from './flat-writer.ts';
 import { checkWriteRange, ImageFile } from './image-file.ts';
 import { UNUSED_ENTRY } from './vhd-bat.ts';
-import { setSectorBits } from './vhd-bitmap.ts';
+import { fullBitmap, setSectorBits } from './vhd-bitmap.ts';
 import { buildFooter, type FooterFields, fixedVhdFooter, VHD_FOOTER_BYTES, vhdTimestamp } from './vhd-footer.ts';
 import { bitmapBytes, blockCount, buildHeader, type HeaderFields, VHD_HEADER_BYTES } from './vhd-header.ts';
 import { buildLocators } from './vhd-locators.ts';
+import { nextDataOffset } from './vhd-placement.ts';
 import type { DiskWriter, FileRange } from './virtual-disk.ts';
 
 const BLOCK_BYTES_DEFAULT: number = 2 * MIB;
@@ -198,9 +199,9 @@ class VhdBlockWriter implements DiskWriter {
   async #allocate(block: number): Promise<number> {
     const known = this.#sectors[block]!;
     if (known !== UNUSED_ENTRY) return known * SECTOR_BYTES + this.#bitmapBytes;
-    const dataOffset = alignUp(this.#endOffset + this.#bitmapBytes, PAGE_BYTES);
+    const dataOffset = nextDataOffset(this.#endOffset, this.#bitmapBytes);
     const offset = dataOffset - this.#bitmapBytes;
-    if (!this.#layout.obeysBitmap) await this.#image.file.write(this.#fullBitmap(), offset);
+    if (!this.#layout.obeysBitmap) await this.#image.file.write(fullBitmap(this.#layout.blockSizeBytes), offset);
     this.#sectors[block] = offset / SECTOR_BYTES;
     this.#endOffset = dataOffset + this.#layout.blockSizeBytes;
     return dataOffset;
@@ -221,12 +222,6 @@ class VhdBlockWriter implements DiskWriter {
     if (this.#open === undefined) return;
     await this.#image.file.write(this.#open.bitmap, this.#sectors[this.#open.block]! * SECTOR_BYTES);
     this.#open = undefined;
-  }
-
-  /** One bit per sector of the block; the rest of the bitmap's last sector is zeros. */
-  #fullBitmap(): Uint8Array {
-    const bitmap = new Uint8Array(this.#bitmapBytes);
-    return bitmap.fill(0xff, 0, divCeil(this.#layout.blockSizeBytes, SECTOR_BYTES * 8));
   }
 
   #tableBytes(): Uint8Array {

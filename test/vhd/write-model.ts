@@ -20,11 +20,28 @@ export interface DiskKind {
 }
 
 const KIB = 1024;
+const MIB: number = 1024 * KIB;
 
 /** Every format and subformat, block sizes, sector sizes, chains. */
 export const KINDS: readonly DiskKind[] = [
   { name: 'raw', format: 'raw', subformat: 'fixed', sizeBytes: 300 * KIB + 512 },
   { name: 'fixed VHD', format: 'vhd', subformat: 'fixed', sizeBytes: 300 * KIB + 512 },
+  { name: 'dynamic VHD', format: 'vhd', subformat: 'dynamic', sizeBytes: 700 * KIB, blockSizeBytes: 64 * KIB },
+  {
+    name: 'dynamic VHD, 2 MiB',
+    format: 'vhd',
+    subformat: 'dynamic',
+    sizeBytes: 9 * MIB + 512,
+    blockSizeBytes: 2 * MIB,
+  },
+  {
+    name: 'VHD chain',
+    format: 'vhd',
+    subformat: 'differencing',
+    sizeBytes: 700 * KIB,
+    blockSizeBytes: 64 * KIB,
+    parents: 2,
+  },
 ];
 
 /** What `make` left: path of the top disk and its content. */
