@@ -40,6 +40,11 @@ export const ERROR_CODES = {
   CHAIN_TOO_DEEP: 'source',
   CHAIN_CYCLE: 'source',
   SOURCE_CHANGED: 'source',
+  HRL_HEADER: 'source',
+  HRL_BLOCK: 'source',
+  HRL_ENTRY: 'source',
+  HRL_TORN: 'source',
+  HRL_CHAIN: 'source',
   // store: the place where replicas live
   STORE_UNREACHABLE: 'store',
   STORE_TIMEOUT: 'store',

@@ -39,6 +39,18 @@ export const WRITE_PENDING_BYTES_MAX: number = 4 * MIB;
 /** Pages of a block table kept in memory, over all disks of a chain. */
 export const BAT_CACHE_BYTES_MAX: number = 16 * MIB;
 
+// Change logs
+/** [MS-HRL]: one metadata block is 4096 bytes by default; no log with larger ones than this is known. */
+export const HRL_METADATA_BYTES_MAX: number = 64 * KIB;
+/** The scan of an unclosed log gives up where no block follows for this long: 127 writes of 8 MiB fit. */
+export const HRL_SCAN_GAP_BYTES_MAX: number = 1 * GIB;
+/** Positions of blocks kept while a log is walked. A longer log keeps every second, every fourth … */
+export const HRL_MARKS_MAX = 65_536;
+/** Pieces of a disk kept while logs are coalesced (32 bytes each); more than these are done in several passes. */
+export const HRL_PIECES_MAX = 1_048_576;
+/** One write that goes into a log, and the data at which a block is written though it has free slots. */
+export const HRL_WRITE_BYTES_MAX: number = 64 * MIB;
+
 // Chunks
 export const CHUNK_BYTES_MIN: number = 64 * KIB;
 export const CHUNK_BYTES_MAX: number = 4 * MIB;

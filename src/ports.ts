@@ -112,6 +112,11 @@ export const FAILPOINT_NAMES = [
   'restore.after-data',
   'restore.after-rename',
   'key.after-keyring',
+  'hrl.after-create',
+  'hrl.after-block',
+  'hrl.after-sync',
+  'hrl.after-data',
+  'hrl.after-close',
 ] as const;
 
 export type FailpointName = (typeof FAILPOINT_NAMES)[number];

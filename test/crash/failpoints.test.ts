@@ -7,7 +7,10 @@ import { FAILPOINT_NAMES, type FailpointName } from '../../src/ports.ts';
 import { Lineage } from './lineage.ts';
 
 /** Failpoints of other verbs; they have their tests there. */
-const ELSEWHERE: readonly FailpointName[] = ['restore.after-data', 'restore.after-rename', 'key.after-keyring'];
+const ELSEWHERE: readonly FailpointName[] = [
+  ...(['restore.after-data', 'restore.after-rename', 'key.after-keyring'] as const),
+  ...(['hrl.after-create', 'hrl.after-block', 'hrl.after-sync', 'hrl.after-data', 'hrl.after-close'] as const),
+];
 /** Reached by the first protect only. */
 const FIRST_ONLY: readonly FailpointName[] = [
   'protect.after-claim',

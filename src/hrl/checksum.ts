@@ -1,0 +1,51 @@
+/**
+ * The checksum of [MS-HRL] section 2: one's complement of the u32 sum of all bytes, the checksum's own field left out.
+ *
+ * A sum does not see order: swapped bytes, exchanged sectors, a +1/-1 pair and zeros put in or lost all pass. It
+ * finds single damaged bytes and torn data; it is no proof of integrity.
+ */
+
+/** Below this a view of 32-bit words costs more than it saves. */
+const WORDS_FROM_BYTES = 256;
+/** Two bytes of at most 255 are added to each 16-bit half per word: 128 words stay below 2^16. */
+const WORDS_PER_FOLD = 128;
+
+/** The sum of all bytes, modulo 2^32. */
+export function byteSum(bytes: Uint8Array): number {
+  const lengthBytes = bytes.byteLength;
+  if (lengthBytes < WORDS_FROM_BYTES) return sumOfBytes(bytes, 0, lengthBytes);
+  const head = (4 - (bytes.byteOffset & 3)) & 3;
+  const words = new Uint32Array(bytes.buffer, bytes.byteOffset + head, (lengthBytes - head) >>> 2);
+  const tail = head + words.length * 4;
+  return (sumOfBytes(bytes, 0, head) + sumOfWords(words) + sumOfBytes(bytes, tail, lengthBytes)) >>> 0;
+}
+
+/** The checksum of whole bytes; of no bytes, and of zeros, 0xFFFFFFFF. */
+export function checksum(bytes: Uint8Array): number {
+  return ~byteSum(bytes) >>> 0;
+}
+
+/** The checksum of a structure that holds its own checksum as a u32 at `fieldOffset`. */
+export function checksumAround(structure: Uint8Array, fieldOffset: number): number {
+  return ~(byteSum(structure) - sumOfBytes(structure, fieldOffset, fieldOffset + 4)) >>> 0;
+}
+
+function sumOfBytes(bytes: Uint8Array, from: number, to: number): number {
+  let sum = 0;
+  for (let i = from; i < to; i += 1) sum += bytes[i]!;
+  return sum;
+}
+
+function sumOfWords(words: Uint32Array): number {
+  let sum = 0;
+  for (let from = 0; from < words.length; from += WORDS_PER_FOLD) {
+    const to = Math.min(from + WORDS_PER_FOLD, words.length);
+    let halves = 0;
+    for (let i = from; i < to; i += 1) {
+      const word = words[i]!;
+      halves = (halves + (word & 0x00ff00ff) + ((word >>> 8) & 0x00ff00ff)) | 0;
+    }
+    sum = (sum + (halves & 0xffff) + (halves >>> 16)) >>> 0;
+  }
+  return sum;
+}

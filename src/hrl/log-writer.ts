@@ -1,0 +1,316 @@
+/**
+ * LogWriter: appends to a log of changes, and closes it.
+ *
+ *   header with EOLLocation 0 and an empty block, durable with the file's name
+ *   | data data … block | data … block |     data is in the file when `append` resolves, durable when `sync` does
+ *   header with EOLLocation, written once all of that is durable
+ *
+ * Invariants:
+ * - Calls run in the order in which they are made; `append` may be called while a `sync` waits for the device.
+ * - What was appended before a `sync` that resolved is in the valid prefix of the log, whatever happens afterwards.
+ *   What was not synced yet can be lost, also by the end of the process: its block may not be written.
+ * - After the first error the writer refuses everything but `abandon`, and the log stays unclosed.
+ * - DataChecksum is filled, so recovery sees torn data.
+ */
+import { dirname } from 'node:path';
+import { MIB, SECTOR_BYTES } from '../bytes.ts';
+import { BlockferryError, isBlockferryError } from '../errors.ts';
+import { NIL_GUID, randomGuid } from '../guid.ts';
+import { DISK_BYTES_MAX, HRL_WRITE_BYTES_MAX } from '../limits.ts';
+import type { Ports, RandomAccessFile } from '../ports.ts';
+import { checksum } from './checksum.ts';
+import { encodeLogHeader, HEADER_BYTES, type LogHeader, METADATA_BYTES_DEFAULT, toLogTime } from './log-header.ts';
+import { encodeBlock, type LogEntry, slotsOf } from './metadata-block.ts';
+
+/** Small writes are gathered up to this before they go to the file. */
+const STAGE_BYTES: number = MIB;
+const SLOTS = slotsOf(METADATA_BYTES_DEFAULT);
+
+/** One write of the guest. The bytes must not change until `append` resolves. */
+export interface LogWrite {
+  readonly byteOffset: number;
+  /** One or more whole sectors, at most HRL_WRITE_BYTES_MAX. */
+  readonly bytes: Uint8Array;
+  /** In log time; now by default. */
+  readonly timeStamp?: number;
+}
+
+export interface CreateLogOptions {
+  readonly ports: Pick<Ports, 'files' | 'clock' | 'random' | 'failpoint'>;
+  /** UniqueId of the log before this one; none by default: the chain begins here. */
+  readonly previousUniqueId?: string;
+  /** DataWriteGuid of the VHDX whose changes these are: `contentId` of the open disk. */
+  readonly dataWriteGuid?: string;
+  /** For a log that stands for others: their identity. A new one by default. */
+  readonly uniqueId?: string;
+  /** Creation, in log time; now by default. */
+  readonly timeStamp?: number;
+}
+
+export interface CloseLogOptions {
+  /** DataWriteGuid that the VHDX has by now, if it changed since the log was created. */
+  readonly dataWriteGuid?: string;
+}
+
+type State = 'open' | 'closing' | 'closed' | 'broken' | 'abandoned';
+type WrittenHeader = LogHeader & { readonly dataWriteGuid: string };
+
+export class LogWriter {
+  readonly path: string;
+  readonly #ports: CreateLogOptions['ports'];
+  readonly #file: RandomAccessFile;
+  readonly #header: WrittenHeader;
+  readonly #stage: Buffer = Buffer.allocUnsafe(STAGE_BYTES);
+  #stagedBytes = 0;
+  /** Where the file ends once the stage is written. */
+  #endOffset = HEADER_BYTES;
+  #durableEndOffset = 0;
+  #lastBlockOffset = 0;
+  #pending: LogEntry[] = [];
+  #pendingBytes = 0;
+  #entryCount = 0;
+  #state: State = 'open';
+  #cause: unknown;
+  #isFileOpen = true;
+  /** The call made last; the next one runs behind it. */
+  #tail: Promise<void> = Promise.resolve();
+
+  private constructor(path: string, ports: CreateLogOptions['ports'], file: RandomAccessFile, header: WrittenHeader) {
+    this.path = path;
+    this.#ports = ports;
+    this.#file = file;
+    this.#header = header;
+  }
+
+  /**
+   * Creates the log; it is durable, empty and open when this resolves.
+   * @throws OUTPUT_EXISTS, OUTPUT_FAILED
+   */
+  static async create(path: string, options: CreateLogOptions): Promise<LogWriter> {
+    const { ports, previousUniqueId = NIL_GUID, dataWriteGuid } = options;
+    const timeStamp = options.timeStamp ?? toLogTime(ports.clock.nowMs());
+    const header: WrittenHeader = {
+      ...{ version: 2, timeStamp, lastModified: timeStamp, endOffset: 0, metadataBytes: METADATA_BYTES_DEFAULT },
+      ...{ uniqueId: options.uniqueId ?? randomGuid(ports.random.bytes(16)), previousUniqueId, entryCount: 0 },
+      dataWriteGuid: dataWriteGuid === undefined || dataWriteGuid === '' ? NIL_GUID : dataWriteGuid,
+    };
+    const file = await createFile(path, ports.files);
+    const writer = new LogWriter(path, ports, file, header);
+    try {
+      await writer.#begin();
+      return writer;
+    } catch (error) {
+      await writer.abandon();
+      throw error;
+    }
+  }
+
+  get uniqueId(): string {
+    return this.#header.uniqueId;
+  }
+
+  /** Size of the file once a block for all that was appended is written. */
+  get sizeBytes(): number {
+    return this.#endOffset + (this.#pending.length === 0 ? 0 : METADATA_BYTES_DEFAULT);
+  }
+
+  /** Writes that were appended. */
+  get entryCount(): number {
+    return this.#entryCount;
+  }
+
+  /**
+   * Appends the writes in this order. They are in the file when this resolves, but neither durable nor described.
+   * @throws RangeError, before anything is written; OUTPUT_FAILED
+   */
+  append(writes: readonly LogWrite[]): Promise<void> {
+    for (const write of writes) checkWrite(write);
+    return this.#inOrder(async () => {
+      const now = toLogTime(this.#ports.clock.nowMs());
+      for (const write of writes) await this.#appendOne(write, now);
+      await this.#writeStage();
+    });
+  }
+
+  /** Makes durable what was appended before. @throws OUTPUT_FAILED */
+  async sync(): Promise<void> {
+    let endOffset = 0;
+    await this.#inOrder(async () => {
+      await this.#describePending();
+      endOffset = this.#endOffset;
+      await this.#ports.failpoint('hrl.after-block');
+    });
+    // Outside the order: further writes are appended while the device works.
+    if (endOffset <= this.#durableEndOffset) return;
+    await this.#guard(async () => {
+      await this.#file.sync();
+      this.#durableEndOffset = Math.max(this.#durableEndOffset, endOffset);
+      await this.#ports.failpoint('hrl.after-sync');
+    });
+  }
+
+  /**
+   * Makes everything durable, then writes the header that closes the log. @throws OUTPUT_FAILED
+   */
+  close(options: CloseLogOptions = {}): Promise<void> {
+    const closed = this.#inOrder(async () => {
+      await this.#describePending();
+      await this.#file.sync();
+      this.#durableEndOffset = this.#endOffset;
+      await this.#ports.failpoint('hrl.after-data');
+      await this.#writeClosingHeader(options.dataWriteGuid);
+      await this.#file.sync();
+      await this.#ports.failpoint('hrl.after-close');
+      await this.#closeFile();
+      this.#state = 'closed';
+    });
+    if (this.#state === 'open') this.#state = 'closing';
+    return closed;
+  }
+
+  /**
+   * The next log of the chain, beside this one or elsewhere, open and durable. This one is still open: append to the
+   * next from now on, and close this.
+   * @throws OUTPUT_EXISTS, OUTPUT_FAILED
+   */
+  async rotate(path: string, options: Pick<CreateLogOptions, 'dataWriteGuid'> = {}): Promise<LogWriter> {
+    const { dataWriteGuid = this.#header.dataWriteGuid } = options;
+    return await LogWriter.create(path, { ports: this.#ports, previousUniqueId: this.uniqueId, dataWriteGuid });
+  }
+
+  /** Gives the file back and leaves the log unclosed. Harmless after `close`, and when repeated. */
+  async abandon(): Promise<void> {
+    if (this.#state !== 'closed') this.#state = 'abandoned';
+    await this.#tail;
+    await this.#closeFile();
+  }
+
+  async #begin(): Promise<void> {
+    await this.#guard(async () => {
+      await this.#file.write(encodeLogHeader(this.#header, HEADER_BYTES + METADATA_BYTES_DEFAULT), 0);
+      await this.#writeBlock();
+      await this.#writeStage();
+      await this.#file.sync();
+      await this.#ports.files.syncDirectory(dirname(this.path));
+      this.#durableEndOffset = this.#endOffset;
+      await this.#ports.failpoint('hrl.after-create');
+    });
+  }
+
+  async #appendOne({ byteOffset, bytes, timeStamp }: LogWrite, now: number): Promise<void> {
+    const dataLength = bytes.byteLength;
+    const fileOffset = this.#endOffset;
+    await this.#put(bytes);
+    this.#pending.push({
+      ...{ byteOffset, dataLength, fileOffset },
+      ...{ timeStamp: timeStamp ?? now, dataChecksum: checksum(bytes) },
+    });
+    this.#pendingBytes += dataLength;
+    this.#entryCount += 1;
+    if (this.#pending.length === SLOTS || this.#pendingBytes >= HRL_WRITE_BYTES_MAX) await this.#writeBlock();
+  }
+
+  async #describePending(): Promise<void> {
+    if (this.#pending.length > 0) await this.#writeBlock();
+    await this.#writeStage();
+  }
+
+  async #writeBlock(): Promise<void> {
+    const offset = this.#endOffset;
+    const distance = this.#lastBlockOffset === 0 ? 0 : offset - this.#lastBlockOffset;
+    await this.#put(encodeBlock(this.#pending, distance, METADATA_BYTES_DEFAULT));
+    this.#lastBlockOffset = offset;
+    this.#pending = [];
+    this.#pendingBytes = 0;
+  }
+
+  async #writeClosingHeader(dataWriteGuid: string | undefined): Promise<void> {
+    const endOffset = this.#endOffset;
+    const header = {
+      ...this.#header,
+      ...{ endOffset, entryCount: this.#entryCount, lastModified: toLogTime(this.#ports.clock.nowMs()) },
+      ...(dataWriteGuid === undefined ? {} : { dataWriteGuid: dataWriteGuid === '' ? NIL_GUID : dataWriteGuid }),
+    };
+    await this.#file.write(encodeLogHeader(header, endOffset), 0);
+  }
+
+  /** Puts bytes behind what is there; large ones go past the stage without being copied. */
+  async #put(bytes: Uint8Array): Promise<void> {
+    if (this.#stagedBytes + bytes.byteLength > STAGE_BYTES) await this.#writeStage();
+    if (bytes.byteLength > STAGE_BYTES) {
+      await this.#file.write(bytes, this.#endOffset);
+    } else {
+      this.#stage.set(bytes, this.#stagedBytes);
+      this.#stagedBytes += bytes.byteLength;
+    }
+    this.#endOffset += bytes.byteLength;
+  }
+
+  async #writeStage(): Promise<void> {
+    if (this.#stagedBytes === 0) return;
+    await this.#file.write(this.#stage.subarray(0, this.#stagedBytes), this.#endOffset - this.#stagedBytes);
+    this.#stagedBytes = 0;
+  }
+
+  /** Runs the step behind all calls made before. */
+  #inOrder(step: () => Promise<void>): Promise<void> {
+    if (this.#state !== 'open') return Promise.reject(this.#unusable());
+    const done = this.#tail.then(() => this.#guard(step));
+    this.#tail = done.catch(() => {});
+    return done;
+  }
+
+  /** Runs one step; the first error breaks the writer. */
+  async #guard(step: () => Promise<void>): Promise<void> {
+    if (this.#state === 'broken' || this.#state === 'abandoned') throw this.#unusable();
+    try {
+      await step();
+    } catch (cause) {
+      this.#state = 'broken';
+      this.#cause = cause;
+      throw isBlockferryError(cause) ? cause : failed(this.path, cause);
+    }
+  }
+
+  #unusable(): BlockferryError {
+    return new BlockferryError('OUTPUT_FAILED', `${this.path}: the log is ${this.#state}`, {
+      facts: { source: this.path, rule: 'a log is written before it is closed, and not after an error' },
+      ...(this.#cause === undefined ? {} : { cause: this.#cause }),
+    });
+  }
+
+  async #closeFile(): Promise<void> {
+    if (!this.#isFileOpen) return;
+    this.#isFileOpen = false;
+    await this.#file.close();
+  }
+}
+
+function checkWrite({ byteOffset, bytes }: LogWrite): void {
+  const lengthBytes = bytes.byteLength;
+  const isWhole = byteOffset % SECTOR_BYTES === 0 && lengthBytes % SECTOR_BYTES === 0 && lengthBytes > 0;
+  if (isWhole && byteOffset >= 0 && byteOffset + lengthBytes <= DISK_BYTES_MAX && lengthBytes <= HRL_WRITE_BYTES_MAX) {
+    return;
+  }
+  throw new RangeError(
+    `cannot log a write of ${lengthBytes} bytes at ${byteOffset}: whole sectors of a disk, at most ${HRL_WRITE_BYTES_MAX} bytes`,
+  );
+}
+
+async function createFile(path: string, files: Ports['files']): Promise<RandomAccessFile> {
+  try {
+    return await files.open(path, 'create');
+  } catch (cause) {
+    if (!(cause instanceof Error && 'code' in cause && cause.code === 'EEXIST')) throw failed(path, cause);
+    const hint = 'name another file, or remove this one';
+    throw new BlockferryError('OUTPUT_EXISTS', `${path}: already exists`, { facts: { source: path }, hint, cause });
+  }
+}
+
+function failed(path: string, cause: unknown): BlockferryError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new BlockferryError('OUTPUT_FAILED', `${path}: cannot be written: ${reason}`, {
+    facts: { source: path },
+    cause,
+  });
+}
