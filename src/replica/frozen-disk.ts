@@ -5,7 +5,7 @@
  * together, into buffers of a pool. Whoever takes a batch gives its buffer back. Nothing is opened or believed here.
  */
 import { chunkCount, ENTRY_BYTES, PAGE_BYTES, paddedSlotBytes, readEntry } from '../chunker/index.ts';
-import { BlockferryError } from '../errors.ts';
+import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { PAGE_WRITE_BYTES_MAX } from '../limits.ts';
 import type { Ports } from '../ports.ts';
 import type { Lanes, ReadOptions } from '../transport/index.ts';
@@ -78,8 +78,9 @@ export class FrozenDisk {
     this.#layout = new BaseLayout(this.description);
     const manifest = replica.store.pages(manifestKey(this.description.id));
     const options = 'live' in state ? { signal } : { snapshot: state.manifestSnapshot, signal };
-    const pages = { read: (offset: number) => manifest.read(offset, PAGE_BYTES, options) };
-    this.tree = new ManifestTree(this.description, pageCipher(replica, disk, ports), pages, state.tables);
+    const read = (offset: number): Promise<Uint8Array> =>
+      committed(manifest.key, 'REPLICA_MANIFEST', () => manifest.read(offset, PAGE_BYTES, options));
+    this.tree = new ManifestTree(this.description, pageCipher(replica, disk, ports), { read }, state.tables);
   }
 
   /** Chunks that are not zeros, ascending. */
@@ -149,7 +150,9 @@ export class FrozenDisk {
     const blob = this.#replica.store.pages(baseKey(this.description.id, segment));
     const signal = this.#signal;
     const read = (options: ReadOptions): Promise<Uint8Array> =>
-      this.#lanes.run(lengthBytes, () => blob.read(offset, lengthBytes, options), { signal });
+      committed(blob.key, 'REPLICA_SLOT', () =>
+        this.#lanes.run(lengthBytes, () => blob.read(offset, lengthBytes, options), { signal }),
+      );
     if ('live' in this.#state) return read({ signal });
     const frozen = this.#state.baseSnapshots.find((base) => base.segment === segment);
     if (frozen) return read({ snapshot: frozen.snapshot, signal });
@@ -161,6 +164,24 @@ export class FrozenDisk {
         facts: { segment, chunk, rule: 'a used segment has a snapshot' },
       },
     );
+  }
+}
+
+/** A read of what the root names: a blob or snapshot that is gone or too short is damage, not an absent store. */
+async function committed(
+  key: string,
+  code: 'REPLICA_MANIFEST' | 'REPLICA_SLOT',
+  read: () => Promise<Uint8Array>,
+): Promise<Uint8Array> {
+  try {
+    return await read();
+  } catch (cause) {
+    if (!(cause instanceof RangeError) && !isBlockferryError(cause, 'STORE_NOT_FOUND')) throw cause;
+    throw new BlockferryError(code, `${key}: what the root names is missing: ${cause.message}`, {
+      cause,
+      facts: { source: key, rule: 'what the root names is there' },
+      hint: 'somebody removed or shortened it; restore it from a copy of the store, or choose another recovery point',
+    });
   }
 }
 

@@ -18,7 +18,7 @@ import {
   type Unlock,
   workerSetup,
 } from '../../src/replica/index.ts';
-import { Lanes, openStore, Retry, RetryingStore, type Store } from '../../src/transport/index.ts';
+import { Lanes, openStore, Retry, RetryingStore } from '../../src/transport/index.ts';
 import { prepareDisks } from '../../src/workers/batch.ts';
 import { BufferPool } from '../../src/workers/index.ts';
 import { memoryFileSystem } from './memory-files.ts';
@@ -114,10 +114,10 @@ export class Lab {
     return path;
   }
 
-  /** The store itself, with `wrap` around it. */
-  async store(wrap: (store: Store) => Store = (store) => store): Promise<RetryingStore> {
-    const store = await openStore(STORE_URL, { ports: this.ports });
-    return new RetryingStore(wrap(store), new Retry(this.ports));
+  /** A store of this lab. */
+  async store(url: string = STORE_URL): Promise<RetryingStore> {
+    const store = await openStore(url, { ports: this.ports });
+    return new RetryingStore(store, new Retry(this.ports));
   }
 
   /** The replica as it is committed, opened by the master key that the home keeps. */
