@@ -1,0 +1,35 @@
+/** A store that counts its requests by kind: `base write`, `manifest snapshot`, `root put` … */
+import type { PageBlob, Store } from '../../src/transport/store.ts';
+
+/** Requests of all counting stores, until cleared. */
+export const requests: Map<string, number> = new Map();
+
+function count(key: string, method: string): void {
+  const name = `${key.slice(key.lastIndexOf('/') + 1)} ${method}`;
+  requests.set(name, (requests.get(name) ?? 0) + 1);
+}
+
+/** Counts every call that reaches the store. */
+function counting<T extends object>(
+  target: T,
+  keyOf: (args: readonly unknown[]) => string,
+  intercept: Partial<T> = {},
+): T {
+  return new Proxy(target, {
+    get(object, name) {
+      const own = Reflect.get(intercept, name) as unknown;
+      if (own !== undefined) return own;
+      const value = Reflect.get(object, name, object) as unknown;
+      if (typeof value !== 'function') return value;
+      return (...args: readonly unknown[]) => {
+        count(keyOf(args), String(name));
+        return Reflect.apply(value, object, args) as unknown;
+      };
+    },
+  });
+}
+
+export function countRequests(store: Store): Store {
+  const pages = (key: string): PageBlob => counting(store.pages(key), () => key);
+  return counting(store, ([key]) => (typeof key === 'string' ? key : 'store'), { pages });
+}
