@@ -4,7 +4,16 @@ import { chunkCount } from '../chunker/index.ts';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { compareDisk, FrozenDisk, type Replica, verifyDisk } from '../replica/index.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
-import { latestPoint, readAccess, sessionSignal, withDisks, withOwn, withReplica, withWorkers } from './open-item.ts';
+import {
+  latestPoint,
+  publicUrl,
+  readAccess,
+  sessionSignal,
+  withDisks,
+  withOwn,
+  withReplica,
+  withWorkers,
+} from './open-item.ts';
 import type { ItemStatus, PointInfo, ReplicaReference, Session, VerifyReport, VerifyRequest } from './types.ts';
 
 /** The state of one item, or of all items of this home. A store that does not answer is a state too. */
@@ -33,7 +42,7 @@ async function statusOf(session: Session, name: string): Promise<ItemStatus> {
     if (!isBlockferryError(error) || error.area === 'aborted') throw error;
     return {
       item: name,
-      url: state.url,
+      url: publicUrl(state.url),
       state: error.code === 'REPLICA_NOT_FOUND' ? 'initial-replication' : 'unknown',
       health: 'critical',
       cause: error.message,

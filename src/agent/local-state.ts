@@ -137,8 +137,10 @@ export class LocalItem {
     await this.#replace('rate.json', { bytesPerSecond: Math.max(1, Math.round(bytesPerSecond)) });
   }
 
+  /** For its owner alone: the URL of a store may carry a SAS. */
   async #replace(name: string, body: Parameters<typeof canonicalJson>[0]): Promise<void> {
-    await this.#files.replace(join(this.directory, name), Buffer.from(`${canonicalJson(body)}\n`));
+    const bytes = Buffer.from(`${canonicalJson(body)}\n`);
+    await this.#files.replace(join(this.directory, name), bytes, { ownerOnly: true });
   }
 }
 

@@ -54,6 +54,11 @@ export function readAccess(session: Session): ReadAccess {
   return { lanes: sessionLanes(session)(), ports: session.ports, signal: sessionSignal(session) };
 }
 
+/** A store's URL without what may be secret: a SAS is a query. */
+export function publicUrl(url: string): string {
+  return url.split('?', 1)[0]!;
+}
+
 /** A store whose calls are tried again, closed whatever happens. */
 export async function withStore<T>(
   session: Session,

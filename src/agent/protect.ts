@@ -29,7 +29,7 @@ import type { RetryingStore } from '../transport/index.ts';
 import { fixedVhdFooter, type VirtualDisk } from '../vhd/index.ts';
 import { loadKeys } from './key-sources.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
-import { openOwn, sessionSignal, withDisks, withLock, withStore } from './open-item.ts';
+import { openOwn, publicUrl, sessionSignal, withDisks, withLock, withStore } from './open-item.ts';
 import { runSync } from './run-sync.ts';
 import type { KeySource, ProtectRequest, Session, SyncReport } from './types.ts';
 
@@ -42,9 +42,12 @@ export async function protect(session: Session, request: ProtectRequest): Promis
     if (existing) checkSame(existing, request, paths);
     return withDisks(session, existing ?? { disks: paths }, (disks) =>
       withStore(session, request.url, async (store) => {
-        const state = existing ?? (await begin(session, item, request, paths, disks, store));
+        const state = existing
+          ? await renew(session, item, existing, request)
+          : await begin(session, item, request, paths, disks, store);
         await createIfMissing(session, item, state, request, disks, store);
         const own = await openOwn(session, item, state, store);
+        checkUnchanged(own.replica.description, request);
         const first = own.replica.record.root.points.length === 0;
         return runSync(session, own, disks, { phase: first ? 'initial' : 'resync' });
       }),
@@ -74,6 +77,7 @@ async function begin(
   const signal = sessionSignal(session);
   await store.prepare({ signal });
   if (await isTaken(store, { signal })) throw foreign(store);
+  const keys = request.keys.length > 0 ? request.keys.map(absoluteKey) : [await makeKey(session, item)];
   const state: ItemState = {
     name: request.name,
     replicaId: session.ports.random.bytes(16),
@@ -81,8 +85,11 @@ async function begin(
     disks: paths,
     formats: disks.map(({ info }) => info.format),
     leaseId: randomGuid(session.ports.random.bytes(16)).toLowerCase(),
-    keys: request.keys.length > 0 ? request.keys.map(absoluteKey) : [await makeKey(session, item)],
+    keys,
   };
+  // Whatever is wrong with the request is found out before any of it is remembered.
+  describe(session, state, request, disks);
+  await loadKeys(keys, session.ports);
   // Before the claim, so that an interrupted creation is recognised as ours.
   await item.saveMaster(session.ports.random.bytes(MASTER_KEY_BYTES));
   await item.save(state);
@@ -100,11 +107,50 @@ async function makeKey(session: Session, item: LocalItem): Promise<KeySource> {
 }
 
 function checkSame(state: ItemState, { name, url }: ProtectRequest, paths: readonly string[]): void {
-  if (state.url === url && state.disks.length === paths.length && state.disks.every((disk, i) => disk === paths[i]))
-    return;
+  const sameDisks = state.disks.length === paths.length && state.disks.every((disk, i) => disk === paths[i]);
+  if (sameDisks && publicUrl(state.url) === publicUrl(url)) return;
   throw new BlockferryError('USAGE', `item "${name}" is protected already, with other disks or to another store`, {
     facts: { name },
     hint: `its disks are ${state.disks.join(', ')}; use another name for another replica`,
+  });
+}
+
+/** A known item named again: its URL may carry a new SAS, and until its replica exists its keys may be others. */
+async function renew(
+  session: Session,
+  item: LocalItem,
+  existing: ItemState,
+  { url, keys: named }: ProtectRequest,
+): Promise<ItemState> {
+  const keys = named.map(absoluteKey);
+  const same = keys.every(({ type, path }) => existing.keys.some((key) => key.type === type && key.path === path));
+  if (!same && (await item.loadAnchor())) {
+    throw new BlockferryError('USAGE', `item "${existing.name}" is protected already, under other keys`, {
+      facts: { name: existing.name },
+      hint: 'leave the key out; to change the keys of a replica use blockferry key add and key remove',
+    });
+  }
+  await loadKeys(same ? [] : keys, session.ports);
+  const state = { ...existing, url, keys: same ? existing.keys : keys };
+  await item.save(state);
+  return state;
+}
+
+/** What was decided when the replica was created stays. */
+function checkUnchanged(description: ReplicaDescription, request: ProtectRequest): void {
+  const disk = description.disks[0]!;
+  const choices = [
+    ['layout', disk.layout, request.layout],
+    ['chunk size', disk.chunkBytes, request.chunkBytes],
+    ['fingerprint', description.fingerprint, request.fingerprint],
+    ['compression', description.compression, request.compression],
+  ] as const;
+  const other = choices.find(([, is, wanted]) => wanted !== undefined && wanted !== is);
+  if (!other) return;
+  const [what, is, wanted] = other;
+  throw new BlockferryError('USAGE', `the replica of item "${description.item}" has ${what} ${is}, not ${wanted}`, {
+    facts: { what, is, wanted: wanted ?? '' },
+    hint: 'leave the option out to go on with this replica, or protect under another name to another URL',
   });
 }
 

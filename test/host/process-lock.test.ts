@@ -1,0 +1,65 @@
+/** One process at a time, through kills and races. */
+import { spawn } from 'node:child_process';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { hostname, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { lockDirectory, nodeFileSystem } from '../../src/host/index.ts';
+
+const files = nodeFileSystem();
+let directory: string;
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'blockferry-lock-'));
+});
+afterEach(() => rm(directory, { recursive: true }));
+
+const take = () => lockDirectory(directory, 'the test', files);
+
+/** Writes a lock as another holder would have. */
+function plant(number: number, holder: { host: string; processId: number; started: string }): Promise<void> {
+  return writeFile(join(directory, `lock-${number}`), JSON.stringify(holder));
+}
+
+describe('a process lock', () => {
+  it('is held by one at a time, and free after its release', async () => {
+    const lock = await take();
+    await expect(take()).rejects.toMatchObject({ code: 'ITEM_LOCKED', facts: { processId: process.pid } });
+    await lock.release();
+    await (await take()).release();
+    expect(await readdir(directory)).toHaveLength(1);
+  });
+
+  it('of a killed process is taken over', async () => {
+    const child = spawn(process.execPath, ['-e', 'setTimeout(() => {}, 60000)']);
+    await plant(3, { host: hostname(), processId: child.pid!, started: 'whatever it was' });
+    const exited = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGKILL');
+    await exited;
+    await (await take()).release();
+    expect(await readdir(directory)).toEqual(['lock-4']);
+  });
+
+  it('of a process whose id was given to another one is taken over', async () => {
+    await plant(1, { host: hostname(), processId: process.pid, started: 'long ago' });
+    await (await take()).release();
+  });
+
+  it('of another machine is respected: nobody here can tell whether its holder lives', async () => {
+    await plant(1, { host: 'elsewhere.example', processId: 1, started: '' });
+    await expect(take()).rejects.toMatchObject({ code: 'ITEM_LOCKED', facts: { host: 'elsewhere.example' } });
+  });
+
+  it('that a crash left half written counts as nobody’s', async () => {
+    await writeFile(join(directory, 'lock-1'), '{"host":');
+    await (await take()).release();
+  });
+
+  it('lets exactly one of many newcomers in, whatever their order', async () => {
+    for (let round = 0; round < 20; round += 1) {
+      const results = await Promise.allSettled(Array.from({ length: 8 }, take));
+      const held = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+      expect(held).toHaveLength(1);
+      await held[0]!.release();
+    }
+  });
+});
