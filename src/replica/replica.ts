@@ -57,9 +57,9 @@ export async function openReplica(
       ? openWithMaster(sealed, unlock.master, KEYRING_KEY)
       : await openKeyring(sealed, unlock.materials, KEYRING_KEY);
   const record = decodeRoot(rooted.bytes, keyring.keys.root, ROOT_KEY);
+  if (anchor) checkAnchor(record, anchor, ROOT_KEY);
   if (record.root.generation === CLAIM_GENERATION) throw notFound(store, 'a root beyond the claim');
   checkTogether(description, descriptionHash(describing.bytes), keyring, record.root);
-  if (anchor) checkAnchor(record, anchor, ROOT_KEY);
   const freshness = anchor ? 'proven' : 'not-proven';
   return { store, description, keyring, record, rootEtag: rooted.etag, freshness };
 }
