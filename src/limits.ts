@@ -34,6 +34,8 @@ export const VHDX_TABLE_ENTRIES_MAX = 2047;
 export const VHDX_LOCATOR_PAIRS_MAX = 256;
 /** Bytes that replay of a dirty VHDX log may hold in memory; a log that changes more is refused. */
 export const VHDX_REPLAY_BYTES_MAX: number = 64 * MIB;
+/** Zeros that replay of such a log into the file may write: a few of the largest blocks. */
+export const VHDX_REPLAY_ZERO_BYTES_MAX: number = 4 * GIB;
 /** Table entries and bitmaps that a VHD being written has changed in memory; more of them are flushed. */
 export const WRITE_PENDING_BYTES_MAX: number = 4 * MIB;
 /** Pages of a block table kept in memory, over all disks of a chain. */
@@ -42,8 +44,8 @@ export const BAT_CACHE_BYTES_MAX: number = 16 * MIB;
 // Change logs
 /** [MS-HRL]: one metadata block is 4096 bytes by default; no log with larger ones than this is known. */
 export const HRL_METADATA_BYTES_MAX: number = 64 * KIB;
-/** The scan of an unclosed log gives up where no block follows for this long: 127 writes of 8 MiB fit. */
-export const HRL_SCAN_GAP_BYTES_MAX: number = 1 * GIB;
+/** The scan of an unclosed log gives up where no block follows for this long: 127 writes of 4 MiB fit. */
+export const HRL_SCAN_GAP_BYTES_MAX: number = 512 * MIB;
 /** Positions of blocks kept while a log is walked. A longer log keeps every second, every fourth … */
 export const HRL_MARKS_MAX = 65_536;
 /** Pieces of a disk kept while logs are coalesced (32 bytes each); more than these are done in several passes. */

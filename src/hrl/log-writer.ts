@@ -10,10 +10,11 @@
  * - What was appended before a `sync` that resolved is in the valid prefix of the log, whatever happens afterwards.
  *   What was not synced yet can be lost, also by the end of the process: its block may not be written.
  * - After the first error the writer refuses everything but `abandon`, and the log stays unclosed.
- * - DataChecksum is filled, so recovery sees torn data.
+ * - DataChecksum is filled, so recovery sees torn data. Data that looks like the next block never stands where a block
+ *   could, so recovery does not follow a log that a guest stores.
  */
 import { dirname } from 'node:path';
-import { MIB, SECTOR_BYTES } from '../bytes.ts';
+import { asBuffer, MIB, SECTOR_BYTES } from '../bytes.ts';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { NIL_GUID, randomGuid } from '../guid.ts';
 import { DISK_BYTES_MAX, HRL_WRITE_BYTES_MAX } from '../limits.ts';
@@ -114,7 +115,7 @@ export class LogWriter {
     return this.#endOffset + (this.#pending.length === 0 ? 0 : METADATA_BYTES_DEFAULT);
   }
 
-  /** Writes that were appended. */
+  /** Entries so far: one for each write, more where its data looks like a block of this log. */
   get entryCount(): number {
     return this.#entryCount;
   }
@@ -127,7 +128,7 @@ export class LogWriter {
     for (const write of writes) checkWrite(write);
     return this.#inOrder(async () => {
       const now = toLogTime(this.#ports.clock.nowMs());
-      for (const write of writes) await this.#appendOne(write, now);
+      for (const write of writes) await this.#appendOne({ timeStamp: now, ...write });
       await this.#writeStage();
     });
   }
@@ -197,14 +198,41 @@ export class LogWriter {
     });
   }
 
-  async #appendOne({ byteOffset, bytes, timeStamp }: LogWrite, now: number): Promise<void> {
+  async #appendOne({ byteOffset, bytes, timeStamp }: Required<LogWrite>): Promise<void> {
+    let done = 0;
+    for (;;) {
+      const rest = bytes.subarray(done);
+      const cut = this.#findLookalike(rest) ?? rest.byteLength;
+      if (cut > 0) {
+        await this.#appendData({ byteOffset: byteOffset + done, bytes: rest.subarray(0, cut), timeStamp });
+        done += cut;
+      }
+      if (done === bytes.byteLength) return;
+      // A block between the last one and the lookalike: then the distance that it claims is wrong.
+      if (this.#pending.length > 0) await this.#writeBlock();
+    }
+  }
+
+  /**
+   * The first sector of the data that a scan could take for the next block, because it begins with its own distance from
+   * the last one: a guest may store logs. (Directly behind a block no other block helps; there it can only pass for
+   * an empty one.)
+   */
+  #findLookalike(bytes: Uint8Array): number | undefined {
+    const data = asBuffer(bytes);
+    const distance = this.#endOffset - this.#lastBlockOffset;
+    for (let offset = 0; offset < data.byteLength; offset += SECTOR_BYTES) {
+      const isLookalike = data.readUInt32LE(offset) === distance + offset && data.readUInt32LE(offset + 4) === 0;
+      if (isLookalike && distance + offset > METADATA_BYTES_DEFAULT) return offset;
+    }
+    return undefined;
+  }
+
+  async #appendData({ byteOffset, bytes, timeStamp }: Required<LogWrite>): Promise<void> {
     const dataLength = bytes.byteLength;
     const fileOffset = this.#endOffset;
     await this.#put(bytes);
-    this.#pending.push({
-      ...{ byteOffset, dataLength, fileOffset },
-      ...{ timeStamp: timeStamp ?? now, dataChecksum: checksum(bytes) },
-    });
+    this.#pending.push({ byteOffset, dataLength, fileOffset, timeStamp, dataChecksum: checksum(bytes) });
     this.#pendingBytes += dataLength;
     this.#entryCount += 1;
     if (this.#pending.length === SLOTS || this.#pendingBytes >= HRL_WRITE_BYTES_MAX) await this.#writeBlock();

@@ -69,7 +69,7 @@ function isValid(block: ReturnType<typeof parseBlock>, sums: SectorSums): block 
   return true;
 }
 
-/** Byte sums from the first sector up to each, modulo 2^32. At most 8 MiB, for a gap of 1 GiB. */
+/** Byte sums from the first sector up to each, modulo 2^32. At most 4 MiB, for the longest gap. */
 class SectorSums {
   #sums = new Uint32Array(1024);
   #count = 0;
