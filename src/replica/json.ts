@@ -47,7 +47,8 @@ export class JsonReader {
 
   /** A field of an object, which may be missing. */
   optional(key: string): JsonReader | undefined {
-    const value = this.#object()[key];
+    const object = this.#object();
+    const value = Object.hasOwn(object, key) ? object[key] : undefined;
     return value === undefined ? undefined : this.#at(value, key);
   }
 
