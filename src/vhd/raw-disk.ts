@@ -7,7 +7,7 @@
  * nothing. (Some network file systems report no space for every file, hence the look at its beginning.) Other holes
  * are read as data. Writing: a sparse file of the full size.
  */
-import { alignUp, MIB, SECTOR_BYTES } from '../bytes.ts';
+import { alignUp, bytesEqual, MIB, SECTOR_BYTES } from '../bytes.ts';
 import { DISK_BYTES_MAX } from '../limits.ts';
 import type { RandomAccessFile } from '../ports.ts';
 import type { CreateSpec } from './create-spec.ts';
@@ -53,7 +53,7 @@ export async function createRaw(spec: CreateSpec): Promise<DiskWriter> {
 async function beginsWithZeros(file: RandomAccessFile): Promise<boolean> {
   const bytes = new Uint8Array(PROBE_BYTES);
   await file.read(bytes, 0);
-  return bytes.every((byte) => byte === 0);
+  return bytesEqual(bytes, new Uint8Array(PROBE_BYTES));
 }
 
 class RawLayer implements Layer {

@@ -32,7 +32,8 @@ const READ_AHEAD_PAGES = 3;
 
 export const STATE_NOT_PRESENT = 0;
 const STATE_UNDEFINED = 1;
-const STATE_UNMAPPED = 3;
+export const STATE_ZERO = 2;
+export const STATE_UNMAPPED = 3;
 export const STATE_FULLY_PRESENT = 6;
 export const STATE_PARTIALLY_PRESENT = 7;
 /** State and reserved bits, which are zeros. */
@@ -122,6 +123,16 @@ export class BlockTable {
     return fileOffset;
   }
 
+  /** Changes the entry of a payload block in memory. Nobody else reads meanwhile. */
+  async setPayload(block: number, state: number, fileOffset: number): Promise<void> {
+    await this.#set(payloadEntryIndex(this.geometry, block), state, fileOffset);
+  }
+
+  /** Likewise: gives the sector bitmap of a chunk its place. */
+  async setBitmap(chunk: number, fileOffset: number): Promise<void> {
+    await this.#set(bitmapEntryIndex(this.geometry, chunk), STATE_FULLY_PRESENT, fileOffset);
+  }
+
   /** Where in the file the entry of the bitmap of a chunk lies. */
   bitmapEntryOffset(chunk: number): number {
     return this.#entryOffset(bitmapEntryIndex(this.geometry, chunk));
@@ -198,6 +209,15 @@ export class BlockTable {
     return rule === undefined ? undefined : refuse(rule, `lies at file offset ${fileOffset}`);
   }
 
+  async #set(index: number, state: number, fileOffset: number): Promise<void> {
+    const entry = Buffer.alloc(BAT_ENTRY_BYTES);
+    writeBatEntry(entry, state, fileOffset);
+    await this.#bytes.stage(this.#entryOffset(index), entry);
+    const pageIndex = Math.floor(index / ENTRIES_PER_PAGE);
+    (await this.#page(pageIndex)).set(entry, (index % ENTRIES_PER_PAGE) * BAT_ENTRY_BYTES);
+    this.#emptyPages.delete(pageIndex);
+  }
+
   #page(pageIndex: number): Promise<Uint8Array> {
     const from = pageIndex * TABLE_PAGE_BYTES;
     const lengthBytes = Math.min(TABLE_PAGE_BYTES, this.geometry.entries * BAT_ENTRY_BYTES - from);
@@ -229,6 +249,12 @@ export function occupiedBytes(geometry: BatGeometry, block: number): number {
 /** The two words of an entry → offset in bytes. Not exact beyond 2^53, but then above every file's size. */
 export function entryOffsetBytes(low: number, high: number): number {
   return (high * 4096 + (low >>> 20)) * ALLOCATION_BYTES;
+}
+
+/** An entry: the state in bits 0 … 2, the offset in MiB from bit 20, which is the offset in bytes itself. */
+export function writeBatEntry(into: Buffer, state: number, fileOffset: number): void {
+  into.writeUInt32LE((fileOffset % 2 ** 32) + state, 0);
+  into.writeUInt32LE(Math.floor(fileOffset / 2 ** 32), 4);
 }
 
 /** The first of entries first … count whose state is not in [lowest, highest]. The loop over an empty disk: keep it small. */

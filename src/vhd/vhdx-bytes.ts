@@ -1,26 +1,34 @@
 /**
- * VhdxBytes: the bytes of a VHDX file as they are after its log has been replayed. Headers and the log itself are read
- * from the file as it stands; everything else is read through here. Nothing is ever written.
+ * VhdxBytes: the bytes of a VHDX file as they are after its log has been replayed, and under the pages that a session of
+ * writing has changed and not yet logged. Headers and the log itself are read from the file as it stands; everything else
+ * is read through here. Nothing is ever written from here.
  */
+import { alignDown } from '../bytes.ts';
 import { BlockferryError } from '../errors.ts';
 import { VHDX_FILE_BYTES_MAX } from '../limits.ts';
 import type { RandomAccessFile } from '../ports.ts';
 import { vhdxFault } from './vhdx-layout.ts';
+import { LOG_SECTOR_BYTES } from './vhdx-log-entry.ts';
 import type { ReplayOverlay } from './vhdx-replay.ts';
+import { StagedPages } from './vhdx-stage.ts';
 
 export class VhdxBytes {
   readonly file: RandomAccessFile;
-  /** The file's length, or what the log makes of it if that is more; bytes in between are zeros. */
-  readonly sizeBytes: number;
   /** What replay changed; undefined if there was nothing to replay. */
   readonly overlay: ReplayOverlay | undefined;
-  readonly #fileSizeBytes: number;
+  /** Changed pages that the file does not have; empty unless the disk is written. */
+  readonly staged: StagedPages = new StagedPages();
+  #fileSizeBytes: number;
 
   private constructor(file: RandomAccessFile, fileSizeBytes: number, overlay: ReplayOverlay | undefined) {
     this.file = file;
     this.#fileSizeBytes = fileSizeBytes;
-    this.sizeBytes = Math.max(fileSizeBytes, overlay?.lastFileOffset ?? 0);
     this.overlay = overlay;
+  }
+
+  /** The file's length, or what the log makes of it if that is more; bytes in between are zeros. */
+  get sizeBytes(): number {
+    return Math.max(this.#fileSizeBytes, this.overlay?.lastFileOffset ?? 0);
   }
 
   /** The file as it stands. @throws DISK_UNREADABLE, VHDX_IDENTIFIER for a file of impossible length */
@@ -44,11 +52,34 @@ export class VhdxBytes {
    */
   async read(offset: number, lengthBytes: number): Promise<Uint8Array> {
     const into = Buffer.allocUnsafeSlow(lengthBytes);
-    const expected = Math.max(0, Math.min(lengthBytes, this.#fileSizeBytes - offset));
-    into.fill(0, expected);
-    if (expected > 0) await this.#fill(into.subarray(0, expected), offset);
+    // A page that reached the file while it was read is in neither what was read nor what is staged: read again.
+    for (let epoch = Number.NaN; epoch !== this.staged.epoch; ) {
+      epoch = this.staged.epoch;
+      const expected = Math.max(0, Math.min(lengthBytes, this.#fileSizeBytes - offset));
+      into.fill(0, expected);
+      if (expected > 0) await this.#fill(into.subarray(0, expected), offset);
+    }
     this.overlay?.patch(into, offset);
+    this.staged.patch(into, offset);
     return into;
+  }
+
+  /** Changes bytes in memory; they reach the file through the log. */
+  async stage(offset: number, bytes: Uint8Array): Promise<void> {
+    const end = offset + bytes.byteLength;
+    for (let at = offset; at < end; ) {
+      const pageOffset = alignDown(at, LOG_SECTOR_BYTES);
+      const next = Math.min(end, pageOffset + LOG_SECTOR_BYTES);
+      const page = this.staged.page(pageOffset) ?? (await this.read(pageOffset, LOG_SECTOR_BYTES));
+      page.set(bytes.subarray(at - offset, next - offset), at - pageOffset);
+      this.staged.put(pageOffset, page);
+      at = next;
+    }
+  }
+
+  /** The file was made longer. */
+  grow(sizeBytes: number): void {
+    this.#fileSizeBytes = sizeBytes;
   }
 
   async #fill(into: Uint8Array, offset: number): Promise<void> {

@@ -129,8 +129,8 @@ export function logPlacement(header: VhdxHeader, fileSizeBytes: number, source: 
   return { guid: logGuid, offset: Number(logOffset), lengthBytes: logLengthBytes, isActive };
 }
 
-/** What a new file's header says; it has no log to replay. */
-export type HeaderFields = Pick<VhdxHeader, 'sequenceNumber' | 'fileWriteGuid' | 'dataWriteGuid'> & {
+/** What a header says that is written. */
+export type HeaderFields = Pick<VhdxHeader, 'sequenceNumber' | 'fileWriteGuid' | 'dataWriteGuid' | 'logGuid'> & {
   readonly logOffset: number;
   readonly logLengthBytes: number;
 };
@@ -142,6 +142,7 @@ export function encodeHeader(fields: HeaderFields): Uint8Array {
   bytes.writeBigUInt64LE(fields.sequenceNumber, 8);
   bytes.set(guidBytes(fields.fileWriteGuid), 16);
   bytes.set(guidBytes(fields.dataWriteGuid), 32);
+  bytes.set(guidBytes(fields.logGuid), 48);
   bytes.writeUInt16LE(1, 66);
   bytes.writeUInt32LE(fields.logLengthBytes, 68);
   bytes.writeBigUInt64LE(BigInt(fields.logOffset), 72);

@@ -10,12 +10,10 @@ import { FAULTS_MAX } from '../limits.ts';
 import type { RandomAccessFile } from '../ports.ts';
 import { CollectedFindings, StrictFindings } from './findings.ts';
 import type { Layer, LayerCheck, LayerContext, LayerExtent, ParentLink } from './layer.ts';
-import type { TableCache } from './table-cache.ts';
-import { TABLE_PAGE_BYTES } from './table-cache.ts';
 import type { BlockRun, BlockTable } from './vhdx-bat.ts';
 import { endOfRun, sectorBit } from './vhdx-bitmap.ts';
+import type { SectorBitmaps } from './vhdx-bitmaps.ts';
 import type { VhdxBytes } from './vhdx-bytes.ts';
-import { vhdxFault } from './vhdx-layout.ts';
 import { linkIdOf } from './vhdx-locator.ts';
 import { readStructure, type VhdxStructure } from './vhdx-structure.ts';
 
@@ -24,7 +22,7 @@ export async function openVhdx(file: RandomAccessFile, context: LayerContext): P
   const findings = new StrictFindings(file.path);
   // StrictFindings throws at every fault, so the structure is there.
   const structure = await readStructure(file, context, findings);
-  return new VhdxLayer(structure!, context.tables, findings.notes);
+  return new VhdxLayer(structure!, findings.notes);
 }
 
 /** Checks every structure of a VHDX; goes on after a fault unless nothing behind it can be trusted. */
@@ -34,7 +32,8 @@ export async function checkVhdx(file: RandomAccessFile, context: LayerContext): 
   return { faults: findings.faults, notes: findings.notes };
 }
 
-class VhdxLayer implements Layer {
+/** Reading of one VHDX. */
+export class VhdxLayer implements Layer {
   readonly file: RandomAccessFile;
   readonly format = 'vhdx';
   readonly subformat: Layer['subformat'];
@@ -50,12 +49,10 @@ class VhdxLayer implements Layer {
   readonly notes: readonly string[];
   readonly #bytes: VhdxBytes;
   readonly #table: BlockTable;
-  readonly #cache: TableCache;
-  /** Owner of the sector bitmap pages in the cache. */
-  readonly #bitmaps = {};
+  readonly #bitmaps: SectorBitmaps;
 
-  constructor(structure: VhdxStructure, cache: TableCache, notes: readonly string[]) {
-    const { header, bytes, parameters, parent, table } = structure;
+  constructor(structure: VhdxStructure, notes: readonly string[]) {
+    const { header, bytes, parameters, parent, table, bitmaps } = structure;
     this.file = bytes.file;
     const withoutParent = parameters.leavesBlocksAllocated ? 'fixed' : 'dynamic';
     this.subformat = parameters.hasParent ? 'differencing' : withoutParent;
@@ -71,7 +68,7 @@ class VhdxLayer implements Layer {
     this.notes = notes;
     this.#bytes = bytes;
     this.#table = table;
-    this.#cache = cache;
+    this.#bitmaps = bitmaps;
   }
 
   async *extents(offset: number, lengthBytes: number): AsyncGenerator<LayerExtent> {
@@ -124,7 +121,7 @@ class VhdxLayer implements Layer {
   async *#partial(run: BlockRun, from: number, to: number): AsyncGenerator<LayerExtent> {
     const { blockSizeBytes, logicalSectorBytes } = this;
     const blockStart = run.firstBlock * blockSizeBytes;
-    const bitmap = await this.#blockBitmap(run.firstBlock);
+    const bitmap = await this.#bitmaps.of(run.firstBlock);
     const endSector = Math.ceil((to - blockStart) / logicalSectorBytes);
     for (let offset = from; offset < to; ) {
       const sector = Math.floor((offset - blockStart) / logicalSectorBytes);
@@ -135,25 +132,6 @@ class VhdxLayer implements Layer {
       else yield { kind: 'parent', offset, lengthBytes: next - offset };
       offset = next;
     }
-  }
-
-  /** The bits of one block. A page of the cache holds those of several blocks: both sizes are powers of two. */
-  async #blockBitmap(block: number): Promise<Uint8Array> {
-    const { chunkRatio } = this.#table.geometry;
-    const chunk = Math.floor(block / chunkRatio);
-    const blockBitmapBytes = this.blockSizeBytes / this.logicalSectorBytes / 8;
-    const inBitmap = (block % chunkRatio) * blockBitmapBytes;
-    const inPage = inBitmap % TABLE_PAGE_BYTES;
-    const pageOffset = inBitmap - inPage;
-    const bitmapOffset = await this.#table.bitmapOffset(chunk);
-    if (bitmapOffset === undefined) {
-      const rule = 'the file does not change while it is read';
-      throw vhdxFault('SOURCE_CHANGED', this.file.path, this.#table.bitmapEntryOffset(chunk), rule, 'bitmap is gone');
-    }
-    const page = await this.#cache.page(this.#bitmaps, bitmapOffset + pageOffset, TABLE_PAGE_BYTES, () =>
-      this.#bytes.read(bitmapOffset + pageOffset, TABLE_PAGE_BYTES),
-    );
-    return page.subarray(inPage, inPage + blockBitmapBytes);
   }
 }
 

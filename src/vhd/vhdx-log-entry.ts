@@ -18,12 +18,17 @@
  * So a sector that begins with `loge` is never inside a valid entry, and valid entries never overlap.
  */
 import { divCeil } from '../bytes.ts';
-import { formatGuid, GUID_BYTES } from '../guid.ts';
+import { formatGuid, GUID_BYTES, guidBytes } from '../guid.ts';
+import { crc32cWithoutField } from './crc32c.ts';
 import { REGION_TABLE_OFFSETS } from './vhdx-layout.ts';
 
 export const LOG_SECTOR_BYTES = 4096;
 export const DESCRIPTOR_BYTES = 32;
 const ENTRY_HEADER_BYTES = 64;
+/** Descriptors in the header sector. */
+const HEADER_DESCRIPTORS: number = (LOG_SECTOR_BYTES - ENTRY_HEADER_BYTES) / DESCRIPTOR_BYTES;
+/** Pages of an entry that is written: one header sector, and less than half of the smallest log (1 MiB) in all. */
+export const ENTRY_PAGES_MAX: number = HEADER_DESCRIPTORS;
 /** Bytes of a page that its descriptor carries: 8 leading, 4 trailing. */
 export const PAGE_LEADING_BYTES = 8;
 export const PAGE_TRAILING_BYTES = 4;
@@ -148,4 +153,53 @@ export function isDataSector(sector: DataView, sequenceNumber: bigint): boolean 
   const high = sector.getUint32(4, true);
   const low = sector.getUint32(LOG_SECTOR_BYTES - PAGE_TRAILING_BYTES, true);
   return sector.getUint32(0, true) === DATA && ((BigInt(high) << 32n) | BigInt(low)) === sequenceNumber;
+}
+
+/** A page to be logged. */
+export interface LoggedPage {
+  readonly offset: number;
+  /** LOG_SECTOR_BYTES of them. */
+  readonly bytes: Uint8Array;
+}
+
+/** What an entry says that is written; it is its own tail. */
+export interface NewLogEntry {
+  /** From the start of the log. */
+  readonly offset: number;
+  readonly sequenceNumber: bigint;
+  readonly logGuid: string;
+  /** Length of the file, durable. */
+  readonly fileSizeBytes: number;
+  /** At most ENTRY_PAGES_MAX. */
+  readonly pages: readonly LoggedPage[];
+}
+
+/** Entry → its bytes: a header sector and one data sector per page. */
+export function encodeEntry(entry: NewLogEntry): Buffer {
+  const { pages, sequenceNumber } = entry;
+  const bytes = Buffer.alloc((1 + pages.length) * LOG_SECTOR_BYTES);
+  bytes.writeUInt32LE(LOGE, 0);
+  bytes.writeUInt32LE(bytes.length, 8);
+  bytes.writeUInt32LE(entry.offset, 12);
+  bytes.writeBigUInt64LE(sequenceNumber, 16);
+  bytes.writeUInt32LE(pages.length, 24);
+  bytes.set(guidBytes(entry.logGuid), 32);
+  bytes.writeBigUInt64LE(BigInt(entry.fileSizeBytes), 48);
+  bytes.writeBigUInt64LE(BigInt(entry.fileSizeBytes), 56);
+  const tailStart = LOG_SECTOR_BYTES - PAGE_TRAILING_BYTES;
+  for (const [i, page] of pages.entries()) {
+    const at = ENTRY_HEADER_BYTES + i * DESCRIPTOR_BYTES;
+    bytes.writeUInt32LE(DESC, at);
+    bytes.set(page.bytes.subarray(tailStart), at + 4);
+    bytes.set(page.bytes.subarray(0, PAGE_LEADING_BYTES), at + 8);
+    bytes.writeBigUInt64LE(BigInt(page.offset), at + 16);
+    bytes.writeBigUInt64LE(sequenceNumber, at + 24);
+    const sector = (1 + i) * LOG_SECTOR_BYTES;
+    bytes.writeUInt32LE(DATA, sector);
+    bytes.writeUInt32LE(Number(sequenceNumber >> 32n), sector + 4);
+    bytes.set(page.bytes.subarray(PAGE_LEADING_BYTES, tailStart), sector + PAGE_LEADING_BYTES);
+    bytes.writeUInt32LE(Number(sequenceNumber & 0xffffffffn), sector + tailStart);
+  }
+  bytes.writeUInt32LE(crc32cWithoutField(bytes, ENTRY_CRC_OFFSET), ENTRY_CRC_OFFSET);
+  return bytes;
 }

@@ -9,7 +9,7 @@
  */
 import { alignUp, isPowerOfTwo, MIB, TIB } from '../bytes.ts';
 import { BlockferryError } from '../errors.ts';
-import { guidBytes, randomGuid } from '../guid.ts';
+import { guidBytes, NIL_GUID, randomGuid } from '../guid.ts';
 import { DISK_BYTES_MAX } from '../limits.ts';
 import type { RandomAccessFile } from '../ports.ts';
 import type { CreateSpec, ParentFacts } from './create-spec.ts';
@@ -110,7 +110,7 @@ export async function writeStructures(file: RandomAccessFile, plan: VhdxPlan): P
   const { fileWriteGuid, dataWriteGuid } = plan;
   for (const [i, offset] of HEADER_OFFSETS.entries()) {
     const sequenceNumber = BigInt(i + 1);
-    const log = { logOffset: LOG_OFFSET, logLengthBytes: LOG_BYTES };
+    const log = { logGuid: NIL_GUID, logOffset: LOG_OFFSET, logLengthBytes: LOG_BYTES };
     await file.write(encodeHeader({ sequenceNumber, fileWriteGuid, dataWriteGuid, ...log }), offset);
   }
   const identifier = Buffer.alloc(CREATOR_OFFSET + CREATOR_BYTES);

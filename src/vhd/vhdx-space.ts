@@ -13,18 +13,23 @@ interface Span {
   readonly end: number;
 }
 
+/** A file that may grow while it is open. */
+interface Sized {
+  readonly sizeBytes: number;
+}
+
 export class ReservedSpace {
-  readonly #fileSizeBytes: number;
+  readonly #file: Sized;
   /** Ascending and disjoint. */
   readonly #spans: readonly Span[];
 
-  private constructor(spans: readonly Span[], fileSizeBytes: number) {
+  private constructor(spans: readonly Span[], file: Sized) {
     this.#spans = spans;
-    this.#fileSizeBytes = fileSizeBytes;
+    this.#file = file;
   }
 
   /** @throws VHDX_REGION if two of them overlap */
-  static of(log: LogPlacement, regions: RegionTable, fileSizeBytes: number, source: string): ReservedSpace {
+  static of(log: LogPlacement, regions: RegionTable, file: Sized, source: string): ReservedSpace {
     const spans: Span[] = regions.all.map((region) => ({
       name: `region ${region.guid}`,
       start: region.offset,
@@ -36,13 +41,14 @@ export class ReservedSpace {
     for (let i = 1; i < spans.length; i += 1) {
       if (spans[i]!.start < spans[i - 1]!.end) throw overlap(spans[i - 1]!, spans[i]!, source);
     }
-    return new ReservedSpace(spans, fileSizeBytes);
+    return new ReservedSpace(spans, file);
   }
 
   /** The rule that a block with `lengthBytes` needed bytes at `fileOffset` breaks; undefined if it may lie there. */
   misplacement(fileOffset: number, lengthBytes: number): string | undefined {
     const end = fileOffset + lengthBytes;
-    if (end > this.#fileSizeBytes) return `a block ends inside the file, which has ${this.#fileSizeBytes} bytes`;
+    const { sizeBytes } = this.#file;
+    if (end > sizeBytes) return `a block ends inside the file, which has ${sizeBytes} bytes`;
     const span = this.#spans[this.#firstEndingAbove(fileOffset)];
     return span !== undefined && span.start < end ? `no block lies over ${span.name}` : undefined;
   }

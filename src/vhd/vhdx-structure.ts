@@ -7,6 +7,7 @@ import type { RandomAccessFile } from '../ports.ts';
 import type { Findings } from './findings.ts';
 import type { LayerContext, ParentLink } from './layer.ts';
 import { BAT_ENTRY_BYTES, BlockTable } from './vhdx-bat.ts';
+import { SectorBitmaps } from './vhdx-bitmaps.ts';
 import { VhdxBytes } from './vhdx-bytes.ts';
 import {
   batGeometry,
@@ -40,11 +41,13 @@ import { ReservedSpace } from './vhdx-space.ts';
 /** A VHDX whose every structure has been verified. */
 export interface VhdxStructure {
   readonly header: VhdxHeader;
+  readonly log: LogPlacement;
   readonly bytes: VhdxBytes;
   readonly parameters: DiskParameters;
   /** Present exactly if the disk has a parent. */
   readonly parent: ParentLink | undefined;
   readonly table: BlockTable;
+  readonly bitmaps: SectorBitmaps;
 }
 
 /** @throws the first fault, if `findings` throws; undefined after one that ends the reading, if it collects. */
@@ -58,7 +61,7 @@ export async function readStructure(
     const { header, log } = await readHeaders(raw, findings);
     const bytes = log.isActive ? await replay(raw, log) : raw;
     const regions = await readRegions(bytes, findings);
-    const space = ReservedSpace.of(log, regions, bytes.sizeBytes, file.path);
+    const space = ReservedSpace.of(log, regions, bytes, file.path);
     const { parameters, parent } = await readMetadata(bytes, regions.metadata, findings);
     const geometry = batGeometry(parameters);
     if (geometry.entries * BAT_ENTRY_BYTES > regions.bat.lengthBytes) {
@@ -68,7 +71,8 @@ export async function readStructure(
     }
     const table = new BlockTable(bytes, regions.bat.offset, geometry, space, context.tables);
     await checkPlacement(table, bytes.sizeBytes, findings);
-    return { header, bytes, parameters, parent, table };
+    const bitmaps = new SectorBitmaps(bytes, table, context.tables);
+    return { header, log, bytes, parameters, parent, table, bitmaps };
   } catch (error) {
     reportFault(error, findings.fault.bind(findings));
     return undefined;

@@ -19,6 +19,7 @@ import {
   STATE_FULLY_PRESENT,
   STATE_NOT_PRESENT,
   STATE_PARTIALLY_PRESENT,
+  writeBatEntry,
 } from './vhdx-bat.ts';
 import { endOfRun, setSectorBits } from './vhdx-bitmap.ts';
 import { type BatGeometry, bitmapEntryIndex, guestBytesOfBlock, payloadEntryIndex } from './vhdx-geometry.ts';
@@ -123,7 +124,7 @@ class FixedBlocks implements BlockAllocator {
       const endIndex = (done + piece.length) / BAT_ENTRY_BYTES;
       for (; block < geometry.dataBlocks && payloadEntryIndex(geometry, block) < endIndex; block += 1) {
         const at = payloadEntryIndex(geometry, block) * BAT_ENTRY_BYTES - done;
-        writeEntry(piece.subarray(at), STATE_FULLY_PRESENT, this.#offsetOf(block));
+        writeBatEntry(piece.subarray(at), STATE_FULLY_PRESENT, this.#offsetOf(block));
       }
       await file.write(piece, batOffset + done);
     }
@@ -209,14 +210,8 @@ class GrowingBlocks implements BlockAllocator {
 
   async #setEntry(index: number, state: number, fileOffset: number): Promise<void> {
     const bytes = await this.#pages.edit(this.#batOffset + index * BAT_ENTRY_BYTES, BAT_ENTRY_BYTES);
-    writeEntry(bytes, state, fileOffset);
+    writeBatEntry(bytes, state, fileOffset);
   }
-}
-
-/** An entry: the state in bits 0 … 2, the offset in MiB from bit 20, which is the offset in bytes itself. */
-function writeEntry(into: Buffer, state: number, fileOffset: number): void {
-  into.writeUInt32LE((fileOffset % 2 ** 32) + state, 0);
-  into.writeUInt32LE(Math.floor(fileOffset / 2 ** 32), 4);
 }
 
 function append(ranges: FileRange[], range: FileRange): void {

@@ -42,6 +42,20 @@ export const KINDS: readonly DiskKind[] = [
     blockSizeBytes: 64 * KIB,
     parents: 2,
   },
+  { name: 'fixed VHDX', format: 'vhdx', subformat: 'fixed', sizeBytes: 3 * MIB + 512, blockSizeBytes: MIB },
+  { name: 'dynamic VHDX', format: 'vhdx', subformat: 'dynamic', sizeBytes: 5 * MIB + 512, blockSizeBytes: MIB },
+  {
+    ...{ name: 'dynamic VHDX, 4 KiB sectors', format: 'vhdx', subformat: 'dynamic' },
+    ...{ sizeBytes: 5 * MIB + 4096, blockSizeBytes: 2 * MIB, logicalSectorBytes: 4096 },
+  },
+  {
+    ...{ name: 'VHDX chain', format: 'vhdx', subformat: 'differencing', parents: 2 },
+    ...{ sizeBytes: 5 * MIB + 512, blockSizeBytes: MIB },
+  },
+  {
+    ...{ name: 'VHDX chain, 4 KiB sectors', format: 'vhdx', subformat: 'differencing', parents: 1 },
+    ...{ sizeBytes: 5 * MIB + 4096, blockSizeBytes: 2 * MIB, logicalSectorBytes: 4096 },
+  },
 ];
 
 /** What `make` left: path of the top disk and its content. */
