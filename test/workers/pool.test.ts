@@ -1,0 +1,255 @@
+/**
+ * The real pool of threads, from the built package: what crosses a thread comes back as it should, errors with their
+ * codes and fields, buffers by transfer. Run `npm run build` first, as `npm test` does.
+ */
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { deriveEpochKeys, ENTRY_BYTES, isZeroEntry, readEntry, slotSizeBytes } from '../../src/chunker/index.ts';
+import type { OpenTask, ScanTask, WorkerPool, WorkerSetup } from '../../src/workers/index.ts';
+import { noise, prose } from '../chunker/support.ts';
+
+const CHUNK = 65_536;
+const CHUNKS = 5;
+/** The last chunk is short. */
+const SIZE = 4 * CHUNK + 1536;
+const SLOT = slotSizeBytes(CHUNK);
+const VERDICT = { zero: 0, same: 1, changed: 2 };
+
+const directory = mkdtempSync(join(tmpdir(), 'blockferry-pool-'));
+const content = Buffer.concat([noise(CHUNK, 1), prose(CHUNK, 2), Buffer.alloc(CHUNK), prose(CHUNK, 3), noise(1536, 4)]);
+let pool: WorkerPool;
+let source: number;
+
+const setup: WorkerSetup = {
+  replicaId: noise(16, 5),
+  disks: (['sealed', 'raw'] as const).map((layout, i) => ({
+    guid: noise(16, 6 + i),
+    layout,
+    virtualSizeBytes: SIZE,
+    chunkBytes: CHUNK,
+  })),
+  fingerprint: 'xxh128',
+  fingerprintKey: noise(32, 8),
+  compression: 'lz4',
+  epochs: [deriveEpochKeys(noise(32, 9), 1)],
+  currentEpoch: 1,
+};
+
+async function startPool(signal?: AbortSignal): Promise<WorkerPool> {
+  const path = fileURLToPath(new URL('../../dist/workers/index.js', import.meta.url));
+  if (!existsSync(path)) throw new Error(`${path} is missing: run "npm run build" first`);
+  const built = (await import(path)) as typeof import('../../src/workers/index.ts');
+  return new built.WorkerPool(setup, { threads: 2, signal });
+}
+
+beforeAll(async () => {
+  const path = join(directory, 'disk.img');
+  writeFileSync(path, content);
+  source = openSync(path, 'r');
+  pool = await startPool();
+});
+afterAll(async () => {
+  await pool.close();
+  closeSync(source);
+  rmSync(directory, { recursive: true });
+});
+
+/** All chunks of a disk, each from one range of the file. */
+function scan(disk: number, change: Partial<ScanTask> = {}): ScanTask {
+  const chunks = Float64Array.from({ length: CHUNKS }, (_, i) => i);
+  const ranges = [...chunks].flatMap((i) => [i, 0, source, i * CHUNK, Math.min(CHUNK, SIZE - i * CHUNK)]);
+  return {
+    kind: 'scan',
+    purpose: 'send',
+    disk,
+    generation: 3,
+    chunks,
+    ranges: Float64Array.from(ranges),
+    inline: [],
+    entries: new Uint8Array(CHUNKS * ENTRY_BYTES),
+    forced: new Uint8Array(CHUNKS),
+    buffer: new ArrayBuffer(CHUNKS * SLOT),
+    ...change,
+  };
+}
+
+/** What a store would be asked for: the slots of a scan, to be opened. */
+function openTask(
+  disk: number,
+  result: Awaited<ReturnType<WorkerPool['scan']>>,
+  targets: readonly number[] = [],
+): OpenTask {
+  const used = [0, 1, 3, 4];
+  return {
+    kind: 'open',
+    disk,
+    chunks: Float64Array.from(used),
+    entries: Uint8Array.from(used.flatMap((i) => [...result.entries.subarray(i * ENTRY_BYTES, (i + 1) * ENTRY_BYTES)])),
+    places: Float64Array.from(used.flatMap((i) => [...result.places.subarray(i * 2, i * 2 + 2)])),
+    buffer: result.buffer.slice(0),
+    targets: Float64Array.from(targets),
+  };
+}
+
+describe('a scan in a worker', () => {
+  it.each([
+    ['sealed', 0],
+    ['raw', 1],
+  ])('tells zeros from data and seals or gathers what is new, layout %s', async (layout, disk) => {
+    const task = scan(disk);
+    const result = await pool.scan(task);
+    expect(task.buffer.byteLength).toBe(0);
+    expect(result.buffer.byteLength).toBe(CHUNKS * SLOT);
+    expect(result.readBytes).toBe(SIZE);
+    const { zero, same, changed } = VERDICT;
+    expect([...result.verdicts]).toEqual([changed, changed, same, changed, changed]);
+    const entry = readEntry(result.entries.subarray(4 * ENTRY_BYTES))!;
+    if (layout === 'raw') {
+      expect([entry.epoch, entry.clen]).toEqual([0, 1536]);
+      for (const i of [0, 1, 3, 4]) {
+        const [at, length] = result.places.subarray(i * 2) as unknown as [number, number];
+        expect(Buffer.from(result.buffer, at, length).equals(content.subarray(i * CHUNK, i * CHUNK + length))).toBe(
+          true,
+        );
+      }
+    } else {
+      expect([entry.generation, entry.epoch, entry.clen]).toEqual([3, 1, 1536]);
+      expect(readEntry(result.entries.subarray(ENTRY_BYTES))!.clen).toBeLessThan(CHUNK);
+    }
+
+    const again = await pool.scan(scan(disk, { entries: result.entries }));
+    expect([...again.verdicts]).toEqual([same, same, same, same, same]);
+    expect(again.places.every((place) => place === 0)).toBe(true);
+    // Chunk 2 had data before and is zeros now; chunk 3 is in doubt, and so is chunk 2's slot.
+    const before = Uint8Array.from(result.entries);
+    before.copyWithin(2 * ENTRY_BYTES, 0, ENTRY_BYTES);
+    const forced = await pool.scan(scan(disk, { entries: before, forced: Uint8Array.of(0, 0, 0, 1, 0) }));
+    expect([...forced.verdicts]).toEqual([same, same, zero, changed, same]);
+    expect(isZeroEntry(forced.entries.subarray(2 * ENTRY_BYTES, 3 * ENTRY_BYTES))).toBe(true);
+    const doubt = await pool.scan(scan(disk, { entries: result.entries, forced: new Uint8Array(CHUNKS).fill(1) }));
+    expect([...doubt.verdicts]).toEqual([changed, changed, zero, changed, changed]);
+  });
+
+  it('only compares where that is all that is asked, and then needs no room', async () => {
+    const { entries } = await pool.scan(scan(0));
+    const before = Uint8Array.from(entries);
+    before[ENTRY_BYTES + 40]! ^= 1;
+    const result = await pool.scan(scan(0, { purpose: 'compare', entries: before, buffer: new ArrayBuffer(16) }));
+    expect([...result.verdicts]).toEqual([VERDICT.same, VERDICT.changed, VERDICT.same, VERDICT.same, VERDICT.same]);
+    expect(result.buffer.byteLength).toBe(16);
+  });
+
+  it('puts a chunk together from files, bytes in memory and gaps of zeros', async () => {
+    const middle = noise(4096, 20);
+    const task = scan(1, {
+      chunks: Float64Array.of(1),
+      ranges: Float64Array.of(0, 512, source, 1024, 512, 0, 8192, -1, 0, 4096),
+      inline: [middle],
+      entries: new Uint8Array(ENTRY_BYTES),
+      forced: new Uint8Array(1),
+    });
+    const { buffer, places, readBytes } = await pool.scan(task);
+    const expected = Buffer.alloc(CHUNK);
+    content.copy(expected, 512, 1024, 1536);
+    middle.copy(expected, 8192);
+    expect(Buffer.from(buffer, places[0]!, places[1]!).equals(expected)).toBe(true);
+    expect(readBytes).toBe(512);
+  });
+
+  it('reads zeros beyond the end of a file', async () => {
+    const task = scan(1, {
+      chunks: Float64Array.of(3),
+      ranges: Float64Array.of(0, 0, source, SIZE - 512, CHUNK),
+      entries: new Uint8Array(ENTRY_BYTES),
+      forced: new Uint8Array(1),
+    });
+    const { buffer } = await pool.scan(task);
+    const expected = Buffer.alloc(CHUNK);
+    content.copy(expected, 0, SIZE - 512);
+    expect(Buffer.from(buffer, 0, CHUNK).equals(expected)).toBe(true);
+  });
+});
+
+describe('an open in a worker', () => {
+  it.each([
+    ['sealed', 0],
+    ['raw', 1],
+  ])('writes what verifies to its places, layout %s', async (_, disk) => {
+    const result = await pool.scan(scan(disk));
+    const path = join(directory, `out-${disk}`);
+    const out = openSync(path, 'w+');
+    const targets = [0, 1, 3, 4].flatMap((chunk, i) => [
+      i,
+      0,
+      out,
+      chunk * CHUNK,
+      Math.min(CHUNK, SIZE - chunk * CHUNK),
+    ]);
+    const opened = await pool.open(openTask(disk, result, targets));
+    closeSync(out);
+    expect(opened.damage).toEqual([]);
+    expect(opened.writtenBytes).toBe(SIZE - CHUNK);
+    expect(readFileSync(path).equals(content)).toBe(true);
+  });
+
+  it('reports damage by chunk, with code and facts, and opens the others', async () => {
+    const task = openTask(0, await pool.scan(scan(0)));
+    new Uint8Array(task.buffer)[task.places[2]! + 100]! ^= 1;
+    const { damage, buffer } = await pool.open(task);
+    expect(damage).toHaveLength(1);
+    expect(damage[0]).toMatchObject({
+      index: 1,
+      error: { code: 'REPLICA_SLOT', facts: { chunk: 1 }, retryable: false },
+    });
+    expect(buffer.byteLength).toBe(CHUNKS * SLOT);
+  });
+});
+
+describe('an error in a worker', () => {
+  it('arrives with class, code, facts and cause in words', async () => {
+    const task = scan(0, { ranges: Float64Array.of(0, 0, 999_999, 0, CHUNK) });
+    const error: unknown = await pool.scan(task).catch((caught: unknown) => caught);
+    expect(error).toMatchObject({
+      name: 'BlockferryError',
+      code: 'DISK_UNREADABLE',
+      area: 'source',
+      facts: { offset: 0, lengthBytes: CHUNK },
+    });
+    expect((error as Error).message).toMatch(/reading 65536 bytes at offset 0 failed: EBADF/);
+  });
+
+  it('of the operating system while writing is the output\u2019s', async () => {
+    const task = openTask(0, await pool.scan(scan(0)), [0, 0, source, 0, CHUNK]);
+    await expect(pool.open(task)).rejects.toMatchObject({ code: 'OUTPUT_FAILED' });
+  });
+
+  it('that nobody planned is WORKER_FAILED with its words', async () => {
+    await expect(pool.scan(scan(7))).rejects.toMatchObject({ code: 'WORKER_FAILED', message: /there is no disk 7/ });
+    const small = scan(0, { buffer: new ArrayBuffer(SLOT) });
+    await expect(pool.scan(small)).rejects.toMatchObject({ code: 'WORKER_FAILED', message: /does not fit/ });
+  });
+
+  it('leaves the pool usable', async () => {
+    expect((await pool.scan(scan(0))).verdicts).toHaveLength(CHUNKS);
+  });
+});
+
+describe('a pool with a signal', () => {
+  it('starts nothing more once it fired, and gives its reason', async () => {
+    const stop = new AbortController();
+    const own = await startPool(stop.signal);
+    try {
+      const running = own.scan(scan(0));
+      stop.abort();
+      await expect(running).rejects.toMatchObject({ code: 'ABORTED' });
+      const task = scan(0);
+      await expect(own.scan(task)).rejects.toMatchObject({ code: 'ABORTED' });
+      expect(task.buffer.byteLength).toBe(CHUNKS * SLOT);
+    } finally {
+      await own.close();
+    }
+  });
+});
