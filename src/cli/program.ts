@@ -7,6 +7,7 @@ import { addConvert } from './convert.ts';
 import { addDigest } from './digest.ts';
 import { EXIT_MEANINGS } from './exit-codes.ts';
 import { addFailover } from './failover.ts';
+import { addHrlCommands } from './hrl.ts';
 import { addInfo } from './info.ts';
 import { addKeyCommands } from './key.ts';
 import { addKeygen } from './keygen.ts';
@@ -33,6 +34,7 @@ const COMMANDS: readonly AddCommand[] = [
   addVerify,
   addFailover,
   addKeyCommands,
+  addHrlCommands,
 ];
 
 const ENVIRONMENT = [

@@ -31,7 +31,7 @@ export function orderChain<Member extends ChainMember>(logs: readonly Member[], 
     if (twin) refuse(log, UNIQUE_ID_OFFSET, 'a log is there once', { uniqueId, alsoIn: twin.path });
     known.set(uniqueId, log);
   }
-  let first: Member | undefined;
+  const first: Member[] = [];
   for (const log of logs) {
     const { previousUniqueId } = log.header;
     const rival = byPrevious.get(previousUniqueId);
@@ -39,15 +39,16 @@ export function orderChain<Member extends ChainMember>(logs: readonly Member[], 
       refuse(log, PREVIOUS_ID_OFFSET, 'one log follows another', { previousUniqueId, alsoFollowedBy: rival.path });
     }
     byPrevious.set(previousUniqueId, log);
-    if (known.has(previousUniqueId)) continue;
-    const follows = after === undefined ? first === undefined : previousUniqueId === after;
-    if (!follows) {
-      const rule = 'the log before is there: none is missing, and all are of one disk';
-      refuse(log, PREVIOUS_ID_OFFSET, rule, { previousUniqueId });
-    }
-    first = log;
+    if (!known.has(previousUniqueId)) first.push(log);
   }
-  return walk(logs, first, byPrevious);
+  const follows = ({ header }: Member): boolean => header.previousUniqueId === (after ?? NIL_GUID);
+  const stray = after === undefined && first.length === 1 ? undefined : first.find((log) => !follows(log));
+  const second = stray ?? first[1];
+  if (second) {
+    const rule = 'the log before is there: none is missing, and all are of one disk';
+    refuse(second, PREVIOUS_ID_OFFSET, rule, { previousUniqueId: second.header.previousUniqueId });
+  }
+  return walk(logs, first[0], byPrevious);
 }
 
 /**
