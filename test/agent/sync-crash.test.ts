@@ -7,7 +7,8 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { failover, protect, resync } from '../../src/agent/index.ts';
 import { isBlockferryError } from '../../src/errors.ts';
 import { FAILPOINT_NAMES, type FailpointName } from '../../src/ports.ts';
-import { decodeRoot, encodeRoot, ROOT_KEY } from '../../src/replica/index.ts';
+import { encodeRoot, ROOT_KEY, rootHash, type SuspectRange } from '../../src/replica/index.ts';
+import { SUSPECT_RANGES_MAX } from '../../src/replica/root.ts';
 import { noise, prose } from '../chunker/support.ts';
 import { CHUNK, Lab, readReplicaDisk, STORE_URL } from '../support/replica-lab.ts';
 
@@ -202,15 +203,14 @@ describe('a resync that fails at any failpoint', () => {
   });
 });
 
-/** Rewrites the committed root, with the replica's key, as it would be if no suspects were kept. */
-async function forgetSuspects(item: Item): Promise<void> {
+/** Rewrites the committed root, with the replica's key, so that its unfinished sync names these suspects. */
+async function rewriteSuspects(item: Item, suspect: readonly SuspectRange[]): Promise<void> {
   const { store, keyring, record } = await item.lab.replica();
   const { sync, ...settled } = record.root;
-  const root = sync ? { ...settled, sync: { ...sync, suspect: [] } } : settled;
+  const root = sync ? { ...settled, sync: { ...sync, suspect } } : settled;
   const bytes = encodeRoot(root, keyring.keys.root);
   await store.put(ROOT_KEY, bytes);
-  const { hash } = decodeRoot(bytes, keyring.keys.root, ROOT_KEY);
-  const anchor = JSON.stringify({ generation: root.generation, hash: Buffer.from(hash).toString('hex') });
+  const anchor = JSON.stringify({ generation: root.generation, hash: Buffer.from(rootHash(bytes)).toString('hex') });
   await item.lab.ports.files.replace(`${item.lab.session.home}/items/web/anchor.json`, Buffer.from(anchor));
 }
 
@@ -236,9 +236,33 @@ describe('a slot that was overwritten while its entry was not committed', () => 
 
   it('CONTROL: would be left broken if the root did not name it as suspect', async () => {
     const item = await interrupted();
-    await forgetSuspects(item);
+    await rewriteSuspects(item, []);
     await item.resync();
     await expect(item.checkNewest()).rejects.toMatchObject({ code: 'REPLICA_SLOT' });
+  });
+});
+
+describe('a root with as many suspects as it may name', () => {
+  it('is followed by one that can be read, and by a whole replica', async () => {
+    const item = new Item(BEFORE);
+    await item.protect();
+    await item.check();
+    item.write(AFTER);
+    item.lab.arm({ name: 'sync.after-slots', hit: 2 });
+    expect(await fails(item.resync())).toBe(true);
+    const { suspect } = (await item.lab.replica()).record.root.sync!;
+    const more = Array.from({ length: SUSPECT_RANGES_MAX - suspect.length }, (_, i) => ({
+      disk: 1,
+      from: i * 2,
+      to: i * 2 + 1,
+    }));
+    await rewriteSuspects(item, [...suspect, ...more]);
+    item.write(OTHER);
+    item.lab.arm({ name: 'sync.after-intent', hit: 1 });
+    expect(await fails(item.resync())).toBe(true);
+    item.lab.arm();
+    await item.resync();
+    await item.checkNewest();
   });
 });
 
