@@ -17,7 +17,22 @@ export function byteSum(bytes: Uint8Array): number {
   const head = (4 - (bytes.byteOffset & 3)) & 3;
   const words = new Uint32Array(bytes.buffer, bytes.byteOffset + head, (lengthBytes - head) >>> 2);
   const tail = head + words.length * 4;
-  return (sumOfBytes(bytes, 0, head) + sumOfWords(words) + sumOfBytes(bytes, tail, lengthBytes)) >>> 0;
+  return (sumOfBytes(bytes, 0, head) + wordSum(words, 0, words.length) + sumOfBytes(bytes, tail, lengthBytes)) >>> 0;
+}
+
+/** The sum of the bytes of words `first` … `end` - 1, modulo 2^32. */
+export function wordSum(words: Uint32Array, first: number, end: number): number {
+  let sum = 0;
+  for (let from = first; from < end; from += WORDS_PER_FOLD) {
+    const to = Math.min(from + WORDS_PER_FOLD, end);
+    let halves = 0;
+    for (let i = from; i < to; i += 1) {
+      const word = words[i]!;
+      halves = (halves + (word & 0x00ff00ff) + ((word >>> 8) & 0x00ff00ff)) | 0;
+    }
+    sum = (sum + (halves & 0xffff) + (halves >>> 16)) >>> 0;
+  }
+  return sum;
 }
 
 /** The checksum of whole bytes; of no bytes, and of zeros, 0xFFFFFFFF. */
@@ -33,19 +48,5 @@ export function checksumAround(structure: Uint8Array, fieldOffset: number): numb
 function sumOfBytes(bytes: Uint8Array, from: number, to: number): number {
   let sum = 0;
   for (let i = from; i < to; i += 1) sum += bytes[i]!;
-  return sum;
-}
-
-function sumOfWords(words: Uint32Array): number {
-  let sum = 0;
-  for (let from = 0; from < words.length; from += WORDS_PER_FOLD) {
-    const to = Math.min(from + WORDS_PER_FOLD, words.length);
-    let halves = 0;
-    for (let i = from; i < to; i += 1) {
-      const word = words[i]!;
-      halves = (halves + (word & 0x00ff00ff) + ((word >>> 8) & 0x00ff00ff)) | 0;
-    }
-    sum = (sum + (halves & 0xffff) + (halves >>> 16)) >>> 0;
-  }
   return sum;
 }

@@ -1,11 +1,14 @@
 /** Reading a log from its file: errors that name the log, and a window for walking through it without small reads. */
-import { MIB } from '../bytes.ts';
+import { alignUp, MIB, SECTOR_BYTES } from '../bytes.ts';
 import { BlockferryError } from '../errors.ts';
 import type { FileSystem, RandomAccessFile } from '../ports.ts';
+import { wordSum } from './checksum.ts';
 import { logError } from './fault.ts';
 
 /** The largest piece of data that is read, summed or written at a time. */
 export const WINDOW_BYTES: number = MIB;
+
+const WORD_BYTES = 4;
 
 /** @throws DISK_NOT_FOUND, DISK_UNREADABLE */
 export async function openLogFile(path: string, files: FileSystem): Promise<RandomAccessFile> {
@@ -42,11 +45,17 @@ function unreadable(path: string, cause: unknown): BlockferryError {
   });
 }
 
-/** A window of the file that moves forward. Views are good until the next `cover`. */
+/**
+ * A window of the file that moves forward. It is asked for whole sectors only, and begins on one, so that it can be
+ * summed by words: a scan looks at millions of sectors and may not make an object for each. Views are good until the
+ * window moves.
+ */
 export class FileWindow {
   readonly #file: RandomAccessFile;
   readonly #endOffset: number;
   readonly #buffer: Buffer;
+  /** The same memory, for sums. */
+  readonly #words: Uint32Array;
   #offset = 0;
   #lengthBytes = 0;
 
@@ -54,7 +63,8 @@ export class FileWindow {
   constructor(file: RandomAccessFile, endOffset: number, viewBytesMax: number) {
     this.#file = file;
     this.#endOffset = endOffset;
-    this.#buffer = Buffer.allocUnsafe(Math.min(WINDOW_BYTES + viewBytesMax, endOffset));
+    this.#buffer = Buffer.allocUnsafeSlow(alignUp(Math.min(WINDOW_BYTES + viewBytesMax, endOffset), SECTOR_BYTES));
+    this.#words = new Uint32Array(this.#buffer.buffer, this.#buffer.byteOffset, this.#buffer.byteLength / WORD_BYTES);
   }
 
   /** Whether [offset, offset + lengthBytes) is in the window. */
@@ -75,5 +85,17 @@ export class FileWindow {
   view(offset: number, lengthBytes: number): Buffer {
     const from = offset - this.#offset;
     return this.#buffer.subarray(from, from + lengthBytes);
+  }
+
+  /** The u64 at `offset`, which the window covers; right as far as it is a safe integer. */
+  sizeAt(offset: number): number {
+    const at = offset - this.#offset;
+    return this.#buffer.readUInt32LE(at) + this.#buffer.readUInt32LE(at + 4) * 2 ** 32;
+  }
+
+  /** The byte sum of [offset, offset + lengthBytes), which the window covers. */
+  sumOf(offset: number, lengthBytes: number): number {
+    const word = (offset - this.#offset) / WORD_BYTES;
+    return wordSum(this.#words, word, word + lengthBytes / WORD_BYTES);
   }
 }

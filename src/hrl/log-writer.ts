@@ -14,7 +14,7 @@
  *   could, so recovery does not follow a log that a guest stores.
  */
 import { dirname } from 'node:path';
-import { asBuffer, MIB, SECTOR_BYTES } from '../bytes.ts';
+import { asBuffer, KIB, SECTOR_BYTES } from '../bytes.ts';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { NIL_GUID, randomGuid } from '../guid.ts';
 import { DISK_BYTES_MAX, HRL_WRITE_BYTES_MAX } from '../limits.ts';
@@ -24,7 +24,7 @@ import { encodeLogHeader, HEADER_BYTES, type LogHeader, METADATA_BYTES_DEFAULT, 
 import { encodeBlock, type LogEntry, slotsOf } from './metadata-block.ts';
 
 /** Small writes are gathered up to this before they go to the file. */
-const STAGE_BYTES: number = MIB;
+const STAGE_BYTES: number = 256 * KIB;
 const SLOTS = slotsOf(METADATA_BYTES_DEFAULT);
 
 /** One write of the guest. The bytes must not change until `append` resolves. */

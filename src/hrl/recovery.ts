@@ -18,7 +18,6 @@ import { SECTOR_BYTES } from '../bytes.ts';
 import { throwIfAborted } from '../errors.ts';
 import { HRL_SCAN_GAP_BYTES_MAX } from '../limits.ts';
 import type { RandomAccessFile } from '../ports.ts';
-import { byteSum } from './checksum.ts';
 import { FileWindow } from './log-file.ts';
 import { HEADER_BYTES, type LogHeader } from './log-header.ts';
 import { isFault, type LogBlock, parseBlock } from './metadata-block.ts';
@@ -39,24 +38,20 @@ export async function findValidEnd(
       throwIfAborted(signal);
       await window.moveTo(offset);
     }
-    const bytes = window.view(offset, metadataBytes);
-    if (leadsBack(bytes, last === undefined ? 0 : offset - last) && isValid(parseBlock(bytes, offset), sums)) {
+    // Nearly everything is rejected by eight bytes.
+    const leadsBack = window.sizeAt(offset) === (last === undefined ? 0 : offset - last);
+    if (leadsBack && isValid(parseBlock(window.view(offset, metadataBytes), offset), sums)) {
       last = offset;
       base = offset + metadataBytes;
       offset = base;
       sums.clear();
     } else {
       if (offset - base === HRL_SCAN_GAP_BYTES_MAX) break;
-      sums.push(byteSum(bytes.subarray(0, SECTOR_BYTES)));
+      sums.push(window.sumOf(offset, SECTOR_BYTES));
       offset += SECTOR_BYTES;
     }
   }
   return base;
-}
-
-/** Rejects nearly everything by eight bytes. */
-function leadsBack(bytes: Buffer, distance: number): boolean {
-  return bytes.readUInt32LE(0) === distance % 2 ** 32 && bytes.readUInt32LE(4) === Math.floor(distance / 2 ** 32);
 }
 
 function isValid(block: ReturnType<typeof parseBlock>, sums: SectorSums): block is LogBlock {

@@ -1,7 +1,6 @@
 /** Verification: every check of a log, those of its data too. What passes is played; what fails is not begun. */
 import { throwIfAborted } from '../errors.ts';
 import type { ChangeLog } from './change-log.ts';
-import { byteSum } from './checksum.ts';
 import { logError } from './fault.ts';
 import { FileWindow, WINDOW_BYTES } from './log-file.ts';
 import type { LogEntry } from './metadata-block.ts';
@@ -72,7 +71,7 @@ async function checkData(
       throwIfAborted(signal);
       await window.moveTo(fileOffset + done);
     }
-    sum = (sum + byteSum(window.view(fileOffset + done, lengthBytes))) >>> 0;
+    sum = (sum + window.sumOf(fileOffset + done, lengthBytes)) >>> 0;
     done += lengthBytes;
   }
   const computed = ~sum >>> 0;

@@ -49,9 +49,10 @@ export interface BuiltLog {
 /** One's complement of the sum of the bytes, those of [skip, skip + 4) left out. */
 export function logChecksum(bytes: Uint8Array, skip = -4): number {
   let sum = 0;
-  bytes.forEach((byte, i) => {
-    if (i < skip || i >= skip + 4) sum = (sum + byte) % 0x1_0000_0000;
-  });
+  for (let i = 0; i < bytes.byteLength; i += 1) {
+    if (i < skip || i >= skip + 4) sum += bytes[i]!;
+  }
+  sum %= 0x1_0000_0000;
   return 0xffff_ffff - sum;
 }
 
