@@ -3,10 +3,11 @@
  * payload blocks changes through here.
  *
  *   open     new FileWriteGuid · replay into the file · no LogGuid · empty entry · LogGuid
- *   commit   sync · entry with all staged pages · sync · pages in place · sync
- *   close    no LogGuid
+ *   commit   sync · entry with all staged pages · sync · pages in place
+ *   close    sync · no LogGuid
  *
- * Each entry is its own tail and stands behind the one before it, which counts until the new one is durable.
+ * Each entry is its own tail and stands behind the one before it, which counts until the new one is durable; by then the
+ * first sync of the commit has made the pages of the one before durable in place.
  * docs/formats/vhdx.md says what a power cut leaves at each step.
  */
 import { alignUp } from '../bytes.ts';
@@ -106,19 +107,22 @@ export class VhdxSession {
     return offset;
   }
 
-  /** Makes durable what was written, then what is staged. */
+  /**
+   * Makes durable what was written, then what is staged. The pages in place are not synced: the entry holds them until
+   * the next one, and before that comes a sync.
+   */
   async commit(): Promise<void> {
     const { file, staged } = this.structure.bytes;
     await file.sync();
     if (staged.count === 0) return;
     await this.#appendEntry(this.#headers.fields.logGuid);
     for (const { offset, bytes } of staged.inOrder()) await file.write(bytes, offset);
-    await file.sync();
     staged.clear();
   }
 
   /** After the last commit: there is nothing to replay. */
   async finish(): Promise<void> {
+    await this.structure.bytes.file.sync();
     await this.#headers.update({ logGuid: NIL_GUID });
   }
 

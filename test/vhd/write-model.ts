@@ -15,6 +15,8 @@ export interface DiskKind {
   readonly sizeBytes: number;
   readonly blockSizeBytes?: number;
   readonly logicalSectorBytes?: 512 | 4096;
+  /** Nothing is written to the top disk before it is opened. */
+  readonly isEmpty?: boolean;
   /** Disks below this one. */
   readonly parents?: number;
 }
@@ -85,7 +87,8 @@ export async function makeDisk(ports: WritePorts, directory: string, kind: DiskK
       ports,
     };
     const writer = await createDisk(path, options);
-    for (let i = 0; i < 6; i += 1) {
+    const writes = isTop && kind.isEmpty === true ? 0 : 6;
+    for (let i = 0; i < writes; i += 1) {
       const { offset, lengthBytes } = randomRange(kind, dice);
       const bytes = dice.bytes(lengthBytes);
       await writer.write(bytes, offset);

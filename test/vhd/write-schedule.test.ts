@@ -6,7 +6,7 @@ import { expectSame, readAll, testPorts } from './vhd-image.ts';
 import { KINDS, makeDisk, runSchedule } from './write-model.ts';
 
 const seed = numberFromEnvironment('BLOCKFERRY_SEED', 1);
-const rounds = numberFromEnvironment('BLOCKFERRY_CASES', 3);
+const rounds = numberFromEnvironment('BLOCKFERRY_CASES', 2);
 
 test.for(KINDS)('$name: what was written is what is read, at any moment and after closing', async (kind) => {
   for (let round = 0; round < rounds; round += 1) {
