@@ -42,6 +42,7 @@ export async function hostileVhds(): Promise<Images> {
     ['footer of 511 bytes', short] as const,
     ['footer lost', withoutFooter] as const,
     [WITH_BLOCK_MAP, withBlockMap(bytesOf('dynamic'))] as const,
+    ['child by a URL', withUrl(bytesOf('child'))] as const,
   ];
   return {
     bases: images.map(([name, bytes]) => baseOf(name, bytes)),
@@ -55,6 +56,17 @@ function withBlockMap(bytes: Buffer): Buffer {
   bytes.write('tdbatmap', tableEnd, 'latin1');
   bytes.writeBigUInt64BE(BigInt(tableEnd + 512), tableEnd + 8);
   bytes.writeUInt32BE(1, tableEnd + 16);
+  return bytes;
+}
+
+/** The first locator as a Mac writes it. */
+function withUrl(bytes: Buffer): Buffer {
+  const entry = 512 + 576;
+  const url = 'file://./dynamic';
+  bytes.write('MacX', entry, 'latin1');
+  bytes.writeUInt32BE(url.length, entry + 8);
+  bytes.write(url, Number(bytes.readBigUInt64BE(entry + 16)), 'latin1');
+  bytes.writeUInt32BE(vhdChecksum(bytes.subarray(512, 512 + 1024), 36), 512 + 36);
   return bytes;
 }
 
@@ -73,8 +85,15 @@ function baseOf(name: string, bytes: Buffer): BaseImage {
       { offset: table, lengthBytes: entries * 4, weight: 12 },
       { offset: table + 512, lengthBytes: name === WITH_BLOCK_MAP ? 24 : 1, weight: name === WITH_BLOCK_MAP ? 4 : 1 },
     );
-    if (hasParent)
-      spots.push({ offset: 512 + 576, lengthBytes: 3 * 24, weight: 8 }, ...blockBitmaps(bytes, table, entries));
+    if (hasParent) {
+      const paths = [0, 1].map((i) => Number(bytes.readBigUInt64BE(512 + 576 + 24 * i + 16)));
+      spots.push(
+        { offset: 512 + 576, lengthBytes: 3 * 24, weight: 8 },
+        ...paths.map((offset) => ({ offset, lengthBytes: 32, weight: 1 })),
+        { offset: 512 + 64, lengthBytes: 32, weight: 1 },
+        ...blockBitmaps(bytes, table, entries),
+      );
+    }
   }
   return { name, image: PagedImage.of(bytes), spots, seal };
 }

@@ -93,6 +93,10 @@ function child(options: Parameters<typeof buildVhdx>[0] = {}): BuiltVhdx {
 function putLog(built: BuiltVhdx): BuiltVhdx {
   const page = (value: number): Uint8Array => new Uint8Array(PAGE_BYTES).fill(value);
   const table = Buffer.from(built.bytes.subarray(built.batOffset, built.batOffset + PAGE_BYTES));
+  const manyZeros = Array.from({ length: 130 }, (_, i) => ({
+    zero: 4 * MIB + (64 + i) * PAGE_BYTES,
+    length: PAGE_BYTES,
+  }));
   const pages: readonly (readonly LogChange[])[] = [
     [{ page: 4 * MIB, bytes: page(1) }],
     [
@@ -103,6 +107,7 @@ function putLog(built: BuiltVhdx): BuiltVhdx {
       { page: 4 * MIB + 4096, bytes: page(2) },
       { page: 6 * MIB, bytes: page(3) },
       { zero: 4 * MIB, length: 4096 },
+      ...manyZeros,
     ],
   ];
   const tail = LOG_BYTES - 5 * PAGE_BYTES;
@@ -176,7 +181,7 @@ function baseOf(
   }
   for (const { offset } of logEntries(image)) {
     const descriptors = bytes.readUInt32LE(LOG_OFFSET + offset + 24);
-    spots.push({ offset: LOG_OFFSET + offset, lengthBytes: 64 + descriptors * 32, weight: 4 });
+    spots.push({ offset: LOG_OFFSET + offset, lengthBytes: 64 + Math.min(descriptors, 4) * 32, weight: 4 });
   }
   return { name, image, spots, seal };
 }
