@@ -13,7 +13,7 @@ import { type Answer, type ScriptedServer, serviceError, startScriptedServer } f
 import { collectAll, filled } from './contract.ts';
 
 const MIB = 1024 * 1024;
-const TIMEOUT_MS = 300;
+const TIMEOUT_MS = 1500;
 const SECRET = 'c2VjcmV0LXNpZ25hdHVyZQ%3D%3D';
 const SAS = `sv=2024-01-01&sp=rwdl&se=2030-01-01&sig=${SECRET}`;
 const GUARD = { fence: 1 };
