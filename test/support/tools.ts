@@ -2,7 +2,7 @@
 import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
-/** Why a test that needs `command` cannot run here; undefined if it can. Throws in CI, where none may skip. */
+/** Why tests that need `command` are skipped here, which it prints; undefined if they run. Throws in CI: none may skip. */
 export function missingTool(command: string): string | undefined {
   const found = (process.env['PATH'] ?? '').split(delimiter).some((directory) => {
     try {
@@ -15,5 +15,6 @@ export function missingTool(command: string): string | undefined {
   if (found) return undefined;
   const reason = `${command} is not installed`;
   if (process.env['CI'] === 'true') throw new Error(reason);
+  console.warn(`skipped: ${reason}`);
   return reason;
 }

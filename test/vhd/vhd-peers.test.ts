@@ -2,7 +2,7 @@
  * Other people's tools as oracles: what they write we read, what we write they read. qemu-img for fixed and dynamic
  * VHD (its reading of differencing VHD is wrong, and it has no check for VHD), 7zz for all three.
  */
-import { execFile, spawnSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,19 +12,12 @@ import { nodePorts } from '../../src/host/index.ts';
 import { checkDisk } from '../../src/vhd/check-disk.ts';
 import { createDisk } from '../../src/vhd/create-disk.ts';
 import { openDisk } from '../../src/vhd/open-disk.ts';
+import { missingTool } from '../support/tools.ts';
 import { expectSame, MIB, readAll } from './vhd-image.ts';
 
 const run = promisify(execFile);
 const ports = nodePorts();
 const OUTPUT_MAX = 64 * MIB;
-
-/** Whether a tool is installed; in CI all are. */
-function installed(tool: string): boolean {
-  const found = spawnSync(tool, ['--help']).error === undefined;
-  if (!found && process.env['CI'] === 'true') throw new Error(`${tool} is not installed`);
-  if (!found) console.warn(`skipped: ${tool} is not installed`);
-  return found;
-}
 
 let directory: string;
 
@@ -62,7 +55,7 @@ async function extracted7zz(path: string): Promise<Buffer> {
   return (await run('7zz', ['e', '-so', '-tVHD', path], options)).stdout;
 }
 
-describe.skipIf(!installed('qemu-img'))('qemu-img', () => {
+describe.skipIf(missingTool('qemu-img') !== undefined)('qemu-img', () => {
   test.for(['fixed', 'dynamic'] as const)('writes %s disks that we read', async (subformat) => {
     const bytes = content(9 * MIB, 1);
     const [raw, vhd] = [join(directory, `q-${subformat}.img`), join(directory, `q-${subformat}.vhd`)];
@@ -109,7 +102,7 @@ describe.skipIf(!installed('qemu-img'))('qemu-img', () => {
   });
 });
 
-describe.skipIf(!installed('7zz'))('7zz', () => {
+describe.skipIf(missingTool('7zz') !== undefined)('7zz', () => {
   test.for(['fixed', 'dynamic'] as const)('reads our %s disks', async (subformat) => {
     const bytes = content(9 * MIB, 3);
     const vhd = join(directory, `z-${subformat}.vhd`);

@@ -11,6 +11,7 @@ import { checkVhdx, openVhdx } from '../../src/vhd/vhdx-layer.ts';
 import { createVhdx } from '../../src/vhd/vhdx-writer.ts';
 import { describeExtents, layerContext, readLayers } from '../support/layer-content.ts';
 import { memoryFileSystem } from '../support/memory-files.ts';
+import { missingTool } from '../support/tools.ts';
 import { buildVhdx, LOG_GUID, type LogChange, logEntry, putEntry } from '../support/vhdx-builder.ts';
 
 const KIB = 1024;
@@ -356,19 +357,7 @@ describe('other tools and VHDX', () => {
   const { files } = nodePorts();
   const run = (command: string, args: readonly string[], cwd = scratch): string =>
     execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
-  const has = (command: string): boolean => {
-    try {
-      run(command, ['--help']);
-      return true;
-    } catch {
-      return false;
-    }
-  };
-  const peersMissing = ['qemu-img', '7zz'].filter((command) => !has(command));
-  if (peersMissing.length > 0) {
-    if (process.env['CI'] === 'true') throw new Error(`not installed: ${peersMissing.join(', ')}`);
-    console.warn(`skipped, not installed: ${peersMissing.join(', ')}`);
-  }
+  const peersMissing = ['qemu-img', '7zz'].flatMap((command) => missingTool(command) ?? []);
 
   /** Content with data at both ends, on a block border and inside a block. */
   function content(sizeBytes: number): Buffer {
