@@ -88,6 +88,8 @@ export function asUnreadable(path: string, error: unknown): unknown {
   });
 }
 
+const PATH_CHARACTERS_SHOWN = 200;
+
 /** What came of one candidate; of several failures the one that explains most is thrown. */
 interface Rejection {
   readonly code: ErrorCode;
@@ -120,8 +122,13 @@ async function findParent(
   const damaged = rejections.find(({ error }) => error !== undefined);
   const code = SEVERITY.find((one) => rejections.some((rejection) => rejection.code === one));
   if (damaged?.error !== undefined && code !== 'CHAIN_PARENT_MISMATCH') throw damaged.error;
-  const tried = rejections.map(({ path, reason }) => `${path} ${reason}`).join('; ');
+  const tried = rejections.map(({ path, reason }) => `${shortened(path)} ${reason}`).join('; ');
   throw chainError(code ?? 'CHAIN_PARENT_NOT_FOUND', child, `the parent was not found: ${tried || 'no usable path'}`);
+}
+
+/** A path for a message: the text of a locator may have 32,768 characters. */
+function shortened(path: string): string {
+  return path.length <= PATH_CHARACTERS_SHOWN ? path : `${path.slice(0, PATH_CHARACTERS_SHOWN)}…`;
 }
 
 async function tryCandidate(

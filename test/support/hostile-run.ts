@@ -65,6 +65,8 @@ const READS_MAX = 20_000;
 const CASE_MS_MAX = 1000;
 const HANG_MS = 30_000;
 const EXTENTS_MAX = 10_000;
+/** A message may quote the file, and not be filled by it. */
+const MESSAGE_CHARACTERS_MAX = 4000;
 const MEMORY_SAMPLE_CASES = 1000;
 
 /** The files of a campaign are there, can be read, and stay as they are. */
@@ -151,6 +153,8 @@ async function openAndJudge(subject: Subject, ports: { readonly files: FileSyste
   } catch (error) {
     if (!isBlockferryError(error)) throw error;
     if (error.area !== 'source') complain(`${error.code} is no error of a source: ${error.message}`);
+    if (error.message.length > MESSAGE_CHARACTERS_MAX)
+      complain(`${error.code} with ${error.message.length} characters`);
     if (error.facts['source'] === undefined) complain(`${error.code} names no file: ${error.message}`);
     // A locator may name the folder of the disk, which can be looked up and not be read.
     if (IMPOSSIBLE.has(error.code) && error.facts['source'] !== DIRECTORY)

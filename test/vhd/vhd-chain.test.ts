@@ -129,6 +129,23 @@ describe('a parent', () => {
     await expectRefused('/d/top.vhd', 'CHAIN_PARENT_NOT_FOUND', /middle.vhd.*base.vhd is not there/);
   });
 
+  test('that is gone under names of 32,768 characters is named in a message that one can read', async () => {
+    await makeVhd(ports, '/d/base.vhd', {});
+    await makeChild('/d/top.vhd', '/d/base.vhd', []);
+    await ports.files.remove('/d/base.vhd');
+    edit(ports, '/d/top.vhd', (bytes) => {
+      editHeader(bytes, (header) => {
+        for (let i = 0; i < 8; i += 1) {
+          header.write('W2ru', 576 + i * 24, 'latin1');
+          header.writeUInt32BE(65_536 - 2 * i, 576 + i * 24 + 8);
+          header.writeBigUInt64BE(BigInt(bytes.length - 512), 576 + i * 24 + 16);
+        }
+      });
+      return Buffer.concat([bytes.subarray(0, -512), Buffer.alloc(65_536, 0x41), bytes.subarray(-512)]);
+    });
+    await expectRefused('/d/top.vhd', 'CHAIN_PARENT_NOT_FOUND', /^.{300,4000}$/);
+  });
+
   test('with another identity is refused', async () => {
     await makeChain();
     edit(ports, '/d/base.vhd', (bytes) => editFooters(bytes, (footer) => footer.writeUInt8(99, 70)));
