@@ -59,7 +59,7 @@ export class VhdxSession {
       await headers.update({ fileWriteGuid: newGuid(random) });
       return await VhdxSession.#start(structure, notes, headers, random);
     }
-    checkReplay(structure.bytes);
+    await checkReplay(structure.bytes);
     await headers.update({ fileWriteGuid: newGuid(random) });
     await replayIntoFile(structure.bytes);
     await headers.update({ logGuid: NIL_GUID });
@@ -202,19 +202,24 @@ async function read(
   return { structure: (await readStructure(file, context, findings))!, notes: findings.notes };
 }
 
-/** A hostile log can ask for zeros over terabytes. */
-function checkReplay({ file, overlay, sizeBytes }: VhdxBytes): void {
+/** A hostile log can ask for zeros over terabytes. Behind the end of the file they come by themselves. */
+async function checkReplay({ file, overlay, sizeBytes }: VhdxBytes): Promise<void> {
+  const fileSizeBytes = await file.sizeBytes();
   let zeroBytes = 0;
-  for (const piece of overlay?.pieces(0, sizeBytes) ?? []) if (piece.kind === 'zero') zeroBytes += piece.lengthBytes;
+  for (const piece of overlay?.pieces(0, Math.min(sizeBytes, fileSizeBytes)) ?? []) {
+    if (piece.kind === 'zero') zeroBytes += piece.lengthBytes;
+  }
   if (zeroBytes <= VHDX_REPLAY_ZERO_BYTES_MAX) return;
   const rule = `replay writes at most ${VHDX_REPLAY_ZERO_BYTES_MAX} bytes of zeros`;
   throw vhdxFault('VHDX_LOG', file.path, 0, rule, `log with ${zeroBytes} bytes of zeros`);
 }
 
 async function replayIntoFile({ file, overlay, sizeBytes }: VhdxBytes): Promise<void> {
+  const fileSizeBytes = await file.sizeBytes();
   for (const piece of overlay?.pieces(0, sizeBytes) ?? []) {
+    const end = Math.min(piece.offset + piece.lengthBytes, fileSizeBytes);
     if (piece.kind === 'memory') await file.write(piece.bytes, piece.offset);
-    else if (piece.kind === 'zero') await writeZeros(file, piece.offset, piece.offset + piece.lengthBytes);
+    else if (piece.kind === 'zero') await writeZeros(file, piece.offset, end);
   }
   if (sizeBytes > (await file.sizeBytes())) await file.truncate(sizeBytes);
   await file.sync();
