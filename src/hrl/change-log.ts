@@ -10,6 +10,7 @@ import { SECTOR_BYTES } from '../bytes.ts';
 import { throwIfAborted } from '../errors.ts';
 import { HRL_MARKS_MAX } from '../limits.ts';
 import type { Ports, RandomAccessFile } from '../ports.ts';
+import { BlockMarks } from './block-marks.ts';
 import { type LogFault, logError } from './fault.ts';
 import { openLogFile, readLogBytes } from './log-file.ts';
 import { HEADER_BYTES, type LogHeader, parseLogHeader } from './log-header.ts';
@@ -125,22 +126,13 @@ export class ChangeLog {
   }
 
   /** Places of blocks, newest first, the same number of blocks apart. */
-  async #marks(marksMax: number, signal: AbortSignal | undefined): Promise<number[]> {
-    let marks: number[] = [];
-    let stride = 1;
-    let index = 0;
-    for (let offset = this.#lastOffset(); offset !== undefined; index += 1) {
+  async #marks(marksMax: number, signal: AbortSignal | undefined): Promise<readonly number[]> {
+    const marks = new BlockMarks(marksMax);
+    for (let offset = this.#lastOffset(); offset !== undefined; offset = await this.#previousOffset(offset)) {
       throwIfAborted(signal);
-      if (index % stride === 0) {
-        if (marks.length === marksMax) {
-          marks = marks.filter((_, i) => i % 2 === 0);
-          stride *= 2;
-        }
-        if (index % stride === 0) marks.push(offset);
-      }
-      offset = await this.#previousOffset(offset);
+      marks.note(offset);
     }
-    return marks;
+    return marks.offsets;
   }
 
   async #previousOffset(offset: number): Promise<number | undefined> {

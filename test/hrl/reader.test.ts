@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { formatGuid } from '../../src/guid.ts';
+import { BlockMarks } from '../../src/hrl/block-marks.ts';
 import { ChangeLog, coalesceLogs, fromLogTime, verifyLog } from '../../src/hrl/index.ts';
 import { type BuiltWrite, buildLog, LOG_TIME, sealLogBlock, sealLogHeader } from '../support/hrl-builder.ts';
 import { collect, entriesOf, openBytes, sectors, testPorts } from './support.ts';
@@ -85,6 +86,17 @@ describe('a log that was built by hand from the published rules', () => {
     expect(blocks.map(({ entries }) => entries[0]!.byteOffset)).toEqual(
       Array.from({ length: 100 }, (_, i) => i * 4096),
     );
+  });
+
+  it.each([1, 2, 5, 64])('keeps at most %i places, evenly apart, the newest among them', (marksMax) => {
+    const marks = new BlockMarks(marksMax);
+    for (let i = 0; i < 1000; i += 1) {
+      marks.note(1000 - i);
+      expect(marks.offsets.length).toBeLessThanOrEqual(marksMax);
+      const stride = marks.offsets.length > 1 ? 1000 - marks.offsets[1]! : 1;
+      expect(marks.offsets).toEqual(marks.offsets.map((_, n) => 1000 - n * stride));
+    }
+    expect(marks.offsets.length).toBeGreaterThanOrEqual(Math.ceil(marksMax / 2));
   });
 
   it('is empty if its end is that of its header', async () => {
