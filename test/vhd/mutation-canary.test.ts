@@ -102,7 +102,8 @@ const PLANTED: Readonly<Record<string, readonly [Subject, RegExp]>> = {
   ],
   'a loop over the disk': [
     opening((disk) => {
-      for (const start = performance.now(); isInSavedState(disk) && performance.now() - start < 1050; );
+      // In the time of the processor, as the campaign counts: a busy machine must not hide it.
+      for (const start = process.cpuUsage(); isInSavedState(disk) && cpuMs(start) < 1050; );
       return disk;
     }),
     /took 1\d\d\d and 1\d\d\d ms/,
@@ -119,6 +120,11 @@ const PLANTED: Readonly<Record<string, readonly [Subject, RegExp]>> = {
     /but the check finds no fault/,
   ],
 };
+
+function cpuMs(since: NodeJS.CpuUsage): number {
+  const { user, system } = process.cpuUsage(since);
+  return (user + system) / 1000;
+}
 
 function bound(disk: VirtualDisk): Pick<VirtualDisk, 'info' | 'files' | 'extents' | 'read' | 'close'> {
   const { info, files } = disk;
