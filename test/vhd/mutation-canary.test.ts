@@ -116,7 +116,7 @@ const PLANTED: Readonly<Record<string, readonly [Subject, RegExp]>> = {
     /read otherwise in two pieces/,
   ],
   'a check that misses a fault': [
-    { openDisk, checkDisk: async () => ({ faults: [] }) },
+    { openDisk, checkDisk: async (path, options) => ({ ...(await checkDisk(path, options)), faults: [] }) },
     /but the check finds no fault/,
   ],
 };
