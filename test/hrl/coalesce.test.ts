@@ -259,7 +259,12 @@ describe('compaction', () => {
     const logs = await logsOf([[[[0, 1, 1]]]]);
     const ports: TestPorts = testPorts();
     ports.files.put(OUT, sectors(1, 1));
-    await expect(compactLogs(logs, OUT, { ports })).rejects.toMatchObject({ code: 'OUTPUT_EXISTS' });
+    let lookedAt = 0;
+    const onProgress = (): void => {
+      lookedAt += 1;
+    };
+    await expect(compactLogs(logs, OUT, { ports, onProgress })).rejects.toMatchObject({ code: 'OUTPUT_EXISTS' });
+    expect(lookedAt).toBe(0);
     await ports.files.remove(OUT);
     const failpoint = (name: string): void => {
       if (name === 'hrl.after-data') throw errno('ENOSPC', OUT);
