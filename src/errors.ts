@@ -79,6 +79,8 @@ export const ERROR_CODES = {
   OUTPUT_FAILED: 'failed',
   ABORTED: 'aborted',
   LOCAL_STATE: 'failed',
+  /** The root has no room for another point, baseline or log. */
+  REPLICA_FULL: 'failed',
   WORKER_FAILED: 'failed',
   FAILPOINT: 'failed',
   /** The command line's name for an error without a code: of the operating system, or a bug. */

@@ -75,6 +75,10 @@ export const REPLICA_JSON_BYTES_MAX: number = 1 * MIB;
 export const ROOT_BYTES_MAX: number = 16 * MIB;
 export const DISKS_PER_ITEM_MAX = 64;
 export const RECOVERY_POINTS_MAX = 4096;
+/** Each point may stand on one of its own, and the newest may have none yet. */
+export const BASELINES_MAX: number = RECOVERY_POINTS_MAX + 1;
+/** 150 bytes of root each; at one every 30 seconds, five days without an apply. */
+export const SHIPPED_LOGS_MAX = 16_384;
 export const KEY_SLOTS_MAX = 64;
 /** scrypt N = 2^17, r = 8 needs 128 MiB; a keyring may not ask for more than this. */
 export const SCRYPT_MEMORY_BYTES_MAX: number = 160 * MIB;

@@ -9,11 +9,14 @@ import { formatSize } from '../bytes.ts';
 import { chunkCount } from '../chunker/index.ts';
 import { BlockferryError } from '../errors.ts';
 import {
+  baselineOf,
   type DiskDescription,
   FrozenDisk,
+  isProcessed,
   type RecoveryPoint,
   type Replica,
   type RestoreCounts,
+  type Root,
   restoreDisk,
 } from '../replica/index.ts';
 import { createDisk, type DiskFormat, type DiskWriter } from '../vhd/index.ts';
@@ -58,19 +61,22 @@ async function bringBack(session: Session, replica: Replica, request: FailoverRe
 
 /** The point that `wanted` names: latest…, an id, or the newest at or before a time. */
 export function choosePoint(replica: Replica, wanted: string): RecoveryPoint {
-  const { points } = replica.record.root;
-  if (wanted === 'latest' || wanted === 'latest-processed') return latestPoint(replica);
-  const byName =
-    wanted === 'latest-app-consistent'
-      ? points.filter((p) => p.consistency === 'app')
-      : points.filter((p) => p.id === wanted);
-  const timeMs = Date.parse(wanted);
-  const found = byName.at(-1) ?? (Number.isNaN(timeMs) ? undefined : points.filter((p) => p.timeMs <= timeMs).at(-1));
+  const { root } = replica.record;
+  if (wanted === 'latest') return latestPoint(replica);
+  const found = root.points.filter(matching(root, wanted)).at(-1);
   if (found) return found;
   throw new BlockferryError('POINT_NOT_FOUND', `item "${replica.description.item}" has no recovery point "${wanted}"`, {
-    facts: { point: wanted, points: points.length },
+    facts: { point: wanted, points: root.points.length },
     hint: 'list them with: blockferry points; or take --point latest',
   });
+}
+
+function matching(root: Root, wanted: string): (point: RecoveryPoint) => boolean {
+  if (wanted === 'latest-processed') return (point) => isProcessed(root, point);
+  if (wanted === 'latest-app-consistent') return ({ consistency }) => consistency === 'app';
+  if (root.points.some(({ id }) => id === wanted)) return ({ id }) => id === wanted;
+  const timeMs = Date.parse(wanted);
+  return (point) => point.timeMs <= timeMs;
 }
 
 /** `web.vhdx` restored as raw becomes `web.raw`; two disks of one name get their ids behind it. */
@@ -85,9 +91,10 @@ function outputPaths(disks: readonly DiskDescription[], directory: string, forma
 
 async function checkSpace(session: Session, replica: Replica, point: RecoveryPoint, directory: string): Promise<void> {
   const access = readAccess(session);
+  const { disks } = baselineOf(replica.record.root, point);
   let neededBytes = 0;
   for (const [i, disk] of replica.description.disks.entries()) {
-    const frozen = new FrozenDisk(replica, i, point.disks[i]!, access);
+    const frozen = new FrozenDisk(replica, i, disks[i]!, access);
     let chunks = 0;
     for await (const _ of frozen.tree.usedChunks(0, chunkCount(disk))) chunks += 1;
     neededBytes += chunks * disk.chunkBytes;

@@ -2,7 +2,17 @@
 
 import { chunkCount } from '../chunker/index.ts';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
-import { compareDisk, FrozenDisk, type Replica, verifyDisk } from '../replica/index.ts';
+import {
+  baselineOf,
+  compareDisk,
+  FrozenDisk,
+  isProcessed,
+  logsOf,
+  outstandingLogs,
+  type Replica,
+  type Root,
+  verifyDisk,
+} from '../replica/index.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
 import {
   latestPoint,
@@ -66,31 +76,37 @@ function replicaFacts(replica: Replica, paths: readonly string[]) {
 function describeState(session: Session, { record: { root }, description }: Replica) {
   const newest = root.points.at(-1);
   const age = newest && { lastPointMs: newest.timeMs, rpoMs: Math.max(0, session.ports.clock.nowMs() - newest.timeMs) };
-  if (!root.sync) return { state: 'protected' as const, health: 'normal' as const, ...age };
-  const chunks = description.disks.map((disk) => chunkCount(disk));
+  const outstanding = outstandingLogs(root);
+  const backlog = { logs: outstanding.length, bytes: outstanding.reduce((sum, log) => sum + log.sizeBytes, 0) };
+  return { ...describeSync(root.sync, description), ...age, backlog };
+}
+
+function describeSync(sync: Root['sync'], { disks }: Replica['description']) {
+  if (!sync) return { state: 'protected' as const, health: 'normal' as const };
+  if (sync.kind === 'apply') {
+    const cause = 'an apply was begun and has not ended';
+    return { state: 'protected' as const, health: 'warning' as const, cause, action: 'run apply to finish it' };
+  }
+  const chunks = disks.map((disk) => chunkCount(disk));
   const all = chunks.reduce((sum, n) => sum + n, 0);
-  const settled = chunks.slice(0, root.sync.disk).reduce((sum, n) => sum + n, 0) + root.sync.cursor;
-  const initial = root.sync.kind === 'initial';
+  const settled = chunks.slice(0, sync.disk).reduce((sum, n) => sum + n, 0) + sync.cursor;
+  const initial = sync.kind === 'initial';
   return {
     state: initial ? ('initial-replication' as const) : ('resync-required' as const),
     health: initial ? ('warning' as const) : ('critical' as const),
     cause: initial ? 'the first replication has not ended' : 'a resync was begun and has not ended',
     action: initial ? 'run protect again to resume it' : 'run resync to finish it',
     syncProgress: all === 0 ? 1 : settled / all,
-    ...age,
   };
 }
 
 /** Recovery points, oldest first. */
 export function points(session: Session, reference: ReplicaReference): Promise<readonly PointInfo[]> {
-  return withReplica(session, reference, async ({ record }) =>
-    record.root.points.map(({ id, timeMs, consistency, generation }) => ({
-      id,
-      timeMs,
-      consistency,
-      processed: true,
-      generation,
-    })),
+  return withReplica(session, reference, async ({ record: { root } }) =>
+    root.points.map((point) => {
+      const { id, timeMs, consistency, generation } = point;
+      return { id, timeMs, consistency, processed: isProcessed(root, point), generation };
+    }),
   );
 }
 
@@ -113,6 +129,7 @@ async function verifyReplica(
   source: ItemState | undefined,
 ): Promise<VerifyReport> {
   const point = latestPoint(replica);
+  const baseline = baselineOf(replica.record.root, point);
   const { disks, item } = replica.description;
   const damage: VerifyReport['damage'][number][] = [];
   let chunksOpened = 0;
@@ -122,7 +139,7 @@ async function verifyReplica(
       const counts = await verifyDisk({
         replica,
         disk,
-        state: point.disks[disk]!,
+        state: baseline.disks[disk]!,
         pool,
         access: readAccess(session),
         share: subsetPercent / 100,
@@ -156,13 +173,22 @@ async function sourceState(session: Session, reference: ReplicaReference): Promi
 }
 
 async function differences(session: Session, replica: Replica, state: ItemState): Promise<number> {
+  const { root } = replica.record;
   const point = latestPoint(replica);
+  const unplayed = logsOf(root, point).length;
+  if (unplayed > 0) {
+    throw new BlockferryError('USAGE', `point ${point.id} has ${unplayed} logs that are not in the base yet`, {
+      facts: { point: point.id, logs: unplayed },
+      hint: 'run apply first, then verify --source',
+    });
+  }
+  const baseline = baselineOf(root, point);
   return withDisks(session, state, (sources) =>
     withWorkers(session, replica, async (pool) => {
       let total = 0;
       for (const [disk, source] of sources.entries()) {
         const signal = sessionSignal(session);
-        const { tree, description } = new FrozenDisk(replica, disk, point.disks[disk]!, readAccess(session));
+        const { tree, description } = new FrozenDisk(replica, disk, baseline.disks[disk]!, readAccess(session));
         const { chunkBytes } = description;
         total += (await compareDisk({ source, disk, chunkBytes, tree, pool, signal })).differingChunks;
       }

@@ -115,6 +115,8 @@ export interface ItemStatus {
   readonly lastPointMs?: number;
   /** Age of the newest recovery point. */
   readonly rpoMs?: number;
+  /** Shipped logs that the base does not have yet, and their bytes in the store. */
+  readonly backlog?: { readonly logs: number; readonly bytes: number };
   /** Share of an unfinished sync that is done, 0 … 1. */
   readonly syncProgress?: number;
   /** Whether the root was checked against a local anchor. */

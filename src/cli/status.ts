@@ -36,6 +36,9 @@ function statusLines(item: ItemStatus): string[] {
     const age = item.rpoMs === undefined ? '' : `, ${formatDuration(item.rpoMs)} ago`;
     lines.push(`  newest point: ${formatTime(item.lastPointMs)}${age}`);
   }
+  if (item.backlog !== undefined && item.backlog.logs > 0) {
+    lines.push(`  backlog:      ${item.backlog.logs} shipped logs to apply, ${formatBytes(item.backlog.bytes)}`);
+  }
   if (item.syncProgress !== undefined) {
     lines.push(`  unfinished:   a sync, ${Math.floor(item.syncProgress * 100)} % done; resync goes on with it`);
   }

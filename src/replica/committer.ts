@@ -10,12 +10,16 @@ import type { Ports } from '../ports.ts';
 import { encodeKeyring, type OpenKeyring } from './keyring.ts';
 import { KEYRING_KEY, ROOT_KEY } from './layout.ts';
 import type { Replica } from './replica.ts';
-import { type Anchor, encodeRoot, type Root, rootHash } from './root.ts';
+import { retain } from './retain.ts';
+import type { Anchor, Root } from './root.ts';
+import { encodeRoot, rootHash } from './root-record.ts';
 
 export type SaveAnchor = (anchor: Anchor) => Promise<void>;
 
-/** What a commit changes; all else of the root stays. */
-export type RootChange = Partial<Pick<Root, 'disks' | 'points'>> & { readonly sync?: Root['sync'] | null };
+/** What a commit changes; all else of the root stays, as far as anybody needs it (`retain`). */
+export type RootChange = Partial<Pick<Root, 'disks' | 'baselines' | 'points' | 'logs'>> & {
+  readonly sync?: Root['sync'] | null;
+};
 
 export class Committer {
   #replica: Replica;
@@ -66,7 +70,11 @@ export class Committer {
     const root: Root = {
       ...settled,
       disks: change.disks ?? settled.disks,
-      points: change.points ?? settled.points,
+      ...retain({
+        baselines: change.baselines ?? settled.baselines,
+        points: change.points ?? settled.points,
+        logs: change.logs ?? settled.logs,
+      }),
       ...(sync ? { sync } : {}),
       generation: settled.generation + 1,
       previous: record.hash,

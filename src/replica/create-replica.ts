@@ -7,13 +7,15 @@
  */
 import { deriveReplicaKeys } from '../chunker/index.ts';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
+import { NIL_GUID } from '../guid.ts';
 import { ROOT_BYTES_MAX } from '../limits.ts';
 import type { Ports } from '../ports.ts';
 import type { CallOptions, RetryingStore } from '../transport/index.ts';
 import { descriptionHash, encodeDescription, type ReplicaDescription } from './description.ts';
 import { encodeKeyring, type OpenKeyring } from './keyring.ts';
 import { DESCRIPTION_KEY, KEYRING_KEY, ROOT_KEY } from './layout.ts';
-import { decodeRoot, encodeRoot, ROOT_HASH_BYTES, type Root, rootHash } from './root.ts';
+import { ROOT_HASH_BYTES, type Root } from './root.ts';
+import { decodeRoot, encodeRoot, rootHash } from './root-record.ts';
 
 /** Generation of a root that claims the place and names no replica yet. */
 export const CLAIM_GENERATION = 1;
@@ -99,8 +101,10 @@ function claim(disks: number, ports: Ports): Root {
     keyringCounter: 1,
     timeMs: ports.clock.nowMs(),
     writer: 'blockferry',
-    disks: Array.from({ length: disks }, () => ({ tables: [] })),
+    disks: Array.from({ length: disks }, () => ({ tables: [], head: NIL_GUID })),
+    baselines: [],
     points: [],
+    logs: [],
     sync: { kind: 'initial', source: nothing, disk: 0, cursor: 0, suspect: [] },
   };
 }

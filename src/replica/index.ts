@@ -30,18 +30,25 @@ export {
 export { baseKey, DESCRIPTION_KEY, KEYRING_KEY, manifestKey, ROOT_KEY } from './layout.ts';
 export { openReplica, type Replica, type Unlock, workerSetup } from './replica.ts';
 export { type RestoreCounts, type RestoreSetup, restoreDisk } from './restore.ts';
+export { POINTS_KEPT, retain } from './retain.ts';
 export {
   type Anchor,
-  checkAnchor,
-  decodeRoot,
-  encodeRoot,
+  type Baseline,
+  baselineOf,
+  isProcessed,
+  logsOf,
+  newestLog,
+  outstandingLogs,
+  type PointDisk,
   type RecoveryPoint,
   ROOT_HASH_BYTES,
   type Root,
   type RootRecord,
-  rootHash,
+  type ShippedLog,
   type SuspectRange,
+  type SyncState,
 } from './root.ts';
+export { checkAnchor, decodeRoot, encodeRoot, rootHash } from './root-record.ts';
 export { type SyncProgress, type SyncResult, type SyncSetup, sync } from './sync.ts';
 export { chunkRuns, dataBytes } from './sync-plan.ts';
 export {

@@ -17,7 +17,8 @@ import { decodeDescription, descriptionHash, type ReplicaDescription } from './d
 import type { KeyMaterial } from './key-wrap.ts';
 import { decodeKeyring, type OpenKeyring, openKeyring, openWithMaster } from './keyring.ts';
 import { DESCRIPTION_KEY, KEYRING_KEY, ROOT_KEY } from './layout.ts';
-import { type Anchor, checkAnchor, decodeRoot, type Root, type RootRecord } from './root.ts';
+import type { Anchor, Root, RootRecord } from './root.ts';
+import { checkAnchor, decodeRoot } from './root-record.ts';
 
 /** What opens the keyring: material that unwraps a slot, or the master key that this machine keeps. */
 export type Unlock = { readonly materials: readonly KeyMaterial[] } | { readonly master: Uint8Array };
@@ -117,7 +118,7 @@ function checkTogether(description: ReplicaDescription, hash: Uint8Array, keyrin
     );
   }
   const disks = description.disks.length;
-  if (root.disks.length !== disks || root.points.some((point) => point.disks.length !== disks)) {
+  if (root.disks.length !== disks) {
     throw new BlockferryError('REPLICA_ROOT', `${ROOT_KEY}: number of disks differs from the ${disks} described`, {
       facts: { source: ROOT_KEY, rule: 'one state per disk' },
     });

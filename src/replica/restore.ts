@@ -12,7 +12,7 @@ import type { DiskWriter } from '../vhd/index.ts';
 import { BufferPool, RANGE_FIELDS, type WorkerPool } from '../workers/index.ts';
 import { type FetchedBatch, FrozenDisk, type ReadAccess } from './frozen-disk.ts';
 import type { Replica } from './replica.ts';
-import type { RecoveryPoint } from './root.ts';
+import { baselineOf, type RecoveryPoint } from './root.ts';
 
 /** Bytes fetched per message to a worker. */
 const BATCH_BYTES = 2 * MIB;
@@ -51,7 +51,8 @@ export async function restoreDisk(setup: RestoreSetup): Promise<RestoreCounts> {
 
 async function copyChunks(setup: RestoreSetup): Promise<RestoreCounts> {
   const { replica, point, disk, pool, access } = setup;
-  const frozen = new FrozenDisk(replica, disk, point.disks[disk]!, access);
+  const { disks } = baselineOf(replica.record.root, point);
+  const frozen = new FrozenDisk(replica, disk, disks[disk]!, access);
   const { chunkBytes } = frozen.description;
   let totalBytes = 0;
   if (setup.onProgress) for await (const _ of frozen.usedChunks()) totalBytes += chunkBytes;

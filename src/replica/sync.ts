@@ -8,6 +8,7 @@
 import { bytesEqual } from '../bytes.ts';
 import { PAGE_BYTES } from '../chunker/index.ts';
 import { BlockferryError } from '../errors.ts';
+import { GUID_BYTES, randomGuid } from '../guid.ts';
 import type { Ports } from '../ports.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
 import { BufferPool, type WorkerPool } from '../workers/index.ts';
@@ -20,21 +21,22 @@ import { LiveBase } from './live-base.ts';
 import { ManifestTree } from './manifest-tree.ts';
 import { pageCipher } from './replica.ts';
 import {
+  type Baseline,
+  type CopyState,
+  type DiskHead,
+  newestLog,
   type PointDisk,
   type RecoveryPoint,
   type Root,
   SUSPECT_RANGES_MAX,
   type SuspectRange,
-  type SyncState,
-  type TableReference,
+  sameTables,
 } from './root.ts';
 import { sourceChanged, sourceStamp } from './source-stamp.ts';
 import { condenseSuspects, SyncLedger } from './sync-ledger.ts';
 import { dataBytes } from './sync-plan.ts';
 import type { SessionBlob, WriterSession } from './writer-session.ts';
 
-/** Recovery points kept; older ones go when a new one is committed. */
-export const POINTS_KEPT = 24;
 /** Batches that wait for the store beyond those in the workers' hands. */
 const BATCHES_AHEAD = 4;
 
@@ -125,11 +127,12 @@ async function openLive({ committer, session, ports }: SyncSetup, disk: number):
 }
 
 /** Where to begin: after an interruption at its cursor, if the source is still the same; else at the front. */
-function startingState({ committer, suspect = [], full }: SyncSetup, stamp: Uint8Array): SyncState {
-  const { sync: interrupted, points } = committer.root;
-  const kind = interrupted?.kind ?? (points.length === 0 ? 'initial' : 'resync');
+function startingState({ committer, suspect = [], full }: SyncSetup, stamp: Uint8Array): CopyState {
+  const { sync: unfinished, baselines } = committer.root;
+  const kind = baselines.length === 0 ? 'initial' : 'resync';
   // Half of what a root may hold; each disk adds one of its own.
-  const inherited = condenseSuspects([...(interrupted?.suspect ?? []), ...suspect], SUSPECT_RANGES_MAX / 2);
+  const inherited = condenseSuspects([...(unfinished?.suspect ?? []), ...suspect], SUSPECT_RANGES_MAX / 2);
+  const interrupted = unfinished?.kind === 'apply' ? undefined : unfinished;
   const resumes = interrupted && !full && suspect.length === 0 && bytesEqual(interrupted.source, stamp);
   const position = resumes ? { disk: interrupted.disk, cursor: interrupted.cursor } : { disk: 0, cursor: 0 };
   return { kind, source: stamp, ...position, suspect: inherited };
@@ -139,7 +142,7 @@ async function syncDisk(
   setup: SyncSetup,
   live: readonly LiveDisk[],
   disk: number,
-  start: SyncState,
+  start: CopyState,
 ): Promise<Readonly<DiskSyncCounts>> {
   const { committer, sources, pool, ports, signal, full = false } = setup;
   const { chunkBytes } = committer.replica.description.disks[disk]!;
@@ -192,14 +195,14 @@ async function flushDisk(
   live: readonly LiveDisk[],
   disk: number,
   ports: Ports,
-): Promise<readonly { readonly tables: readonly TableReference[] }[]> {
+): Promise<readonly DiskHead[]> {
   const { base, tree, manifest } = live[disk]!;
   await base.flush();
   await ports.failpoint('sync.after-slots');
   const tables = await tree.flush(root.generation + 1);
   await manifest.flush();
   await ports.failpoint('sync.after-pages');
-  return root.disks.map((state, i) => (i === disk ? { tables } : state));
+  return root.disks.map((state, i) => (i === disk ? { ...state, tables } : state));
 }
 
 /** Flushes everything, freezes all blobs, and commits the recovery point that names the frozen state. */
@@ -213,25 +216,30 @@ async function commitPoint({ committer, ports, signal }: SyncSetup, live: readon
     for (let disk = 0; disk < live.length; disk += 1) disks.push(await freeze(state, live[disk]!, disk));
     await ports.failpoint('sync.after-snapshots');
     const generation = root.generation + 1;
+    // What was read is newer than all logs, so they have nothing to add to it.
+    const baseline: Baseline = { generation, appliedLog: newestLog(root), disks };
     const point: RecoveryPoint = {
       id: `p${generation}`,
       timeMs: ports.clock.nowMs(),
       consistency: 'crash',
       generation,
-      disks,
+      baseline: generation,
+      log: baseline.appliedLog,
     };
-    return { disks: state.disks, points: [...root.points, point].slice(-POINTS_KEPT), sync: null };
+    return {
+      // No change log leads from what the replica held to this.
+      disks: state.disks.map(({ tables }) => ({ tables, head: randomGuid(ports.random.bytes(GUID_BYTES)) })),
+      baselines: [...root.baselines, baseline],
+      points: [...root.points, point],
+      sync: null,
+    };
   }, signal);
 }
 
-/** The snapshots of a disk; those of the newest point serve again if nothing was changed since. */
+/** The snapshots of a disk; those of the newest baseline serve again if nothing was changed since. */
 async function freeze(root: Root, { base, manifest }: LiveDisk, disk: number): Promise<PointDisk> {
   const { tables } = root.disks[disk]!;
-  const newest = root.points.at(-1)?.disks[disk];
+  const newest = root.baselines.at(-1)?.disks[disk];
   if (newest && !base.changed && sameTables(newest.tables, tables)) return newest;
   return { tables, baseSnapshots: await base.snapshot(), manifestSnapshot: await manifest.snapshot() };
-}
-
-function sameTables(a: readonly TableReference[], b: readonly TableReference[]): boolean {
-  return a.length === b.length && a.every((table, i) => table.page === b[i]!.page && bytesEqual(table.tag, b[i]!.tag));
 }

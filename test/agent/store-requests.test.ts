@@ -185,7 +185,7 @@ describe('a rotated key', () => {
     expect(result.disks[0]).toMatchObject({ chunksSent: 1 });
     const replica = await lab.replica();
     expect(
-      (await readReplicaDisk(replica, 0, replica.record.root.points.at(-1)!.disks[0]!, lab.ports)).equals(source),
+      (await readReplicaDisk(replica, 0, replica.record.root.baselines.at(-1)!.disks[0]!, lab.ports)).equals(source),
     ).toBe(true);
   });
 });

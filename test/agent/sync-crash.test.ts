@@ -7,7 +7,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { failover, protect, resync } from '../../src/agent/index.ts';
 import { isBlockferryError } from '../../src/errors.ts';
 import type { FailpointName } from '../../src/ports.ts';
-import { encodeRoot, ROOT_KEY, rootHash, type SuspectRange } from '../../src/replica/index.ts';
+import { baselineOf, encodeRoot, ROOT_KEY, rootHash, type SuspectRange } from '../../src/replica/index.ts';
 import { SUSPECT_RANGES_MAX } from '../../src/replica/root.ts';
 import { noise, prose } from '../chunker/support.ts';
 import { CHUNK, Lab, readReplicaDisk, STORE_URL } from '../support/replica-lab.ts';
@@ -75,7 +75,12 @@ class Item {
         const expected = this.points.get(point.id) ?? this.source;
         this.points.set(point.id, expected);
         for (const [i, content] of expected.entries()) {
-          const found = await readReplicaDisk(replica, i, point.disks[i]!, this.lab.ports);
+          const found = await readReplicaDisk(
+            replica,
+            i,
+            baselineOf(replica.record.root, point).disks[i]!,
+            this.lab.ports,
+          );
           if (!found.equals(content)) throw new Error(`disk ${i} of point ${point.id} reads back differently`);
         }
       }

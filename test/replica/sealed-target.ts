@@ -9,6 +9,7 @@ import { isBlockferryError } from '../../src/errors.ts';
 import {
   type Anchor,
   baseKey,
+  baselineOf,
   FrozenDisk,
   generateKeyFile,
   type KeyMaterial,
@@ -118,7 +119,7 @@ export async function usedSlots(
   point: RecoveryPoint,
 ): Promise<readonly UsedSlot[]> {
   const slots: UsedSlot[] = [];
-  for (const [i, state] of point.disks.entries()) {
+  for (const [i, state] of baselineOf(replica.record.root, point).disks.entries()) {
     const access = {
       lanes: new Lanes({ clock: lab.ports.clock, limit: 1 }),
       ports: lab.ports,
@@ -159,7 +160,7 @@ export async function restore(
 ): Promise<void> {
   for (const point of points) {
     for (const i of disks) {
-      const found = await readReplicaDisk(replica, i, point.disks[i]!, lab.ports);
+      const found = await readReplicaDisk(replica, i, baselineOf(replica.record.root, point).disks[i]!, lab.ports);
       const expected = contents.get(point.id)?.[i];
       if (!expected?.equals(found))
         throw new Error(`ACCEPTED: disk ${i} of point ${point.id} came back with other bytes`);

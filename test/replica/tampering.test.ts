@@ -17,7 +17,9 @@ import { HEADER, RecordCipher, type RecordKind } from '../../src/chunker/record.
 import { BlockferryError } from '../../src/errors.ts';
 import {
   type Anchor,
+  type Baseline,
   baseKey,
+  baselineOf,
   DESCRIPTION_KEY,
   decodeDescription,
   decodeKeyring,
@@ -65,6 +67,7 @@ function* range(from: number, to: number, step = 1): Generator<number> {
 }
 
 const newest = (): RecoveryPoint => genuine.record.root.points[1]!;
+const newestBaseline = (): Baseline => baselineOf(genuine.record.root, newest());
 
 describe('one flipped bit', () => {
   it.each([
@@ -98,7 +101,7 @@ describe('one flipped bit', () => {
 
   it('in a page of the manifest is found', async () => {
     let cases = 0;
-    for (const [i, { manifestSnapshot }] of newest().disks.entries()) {
+    for (const [i, { manifestSnapshot }] of newestBaseline().disks.entries()) {
       const bytes = now.blobs.get(`${manifestKey(`d${i}`)} ${manifestSnapshot}`)!;
       let usedPages = 0;
       for (const page of range(0, bytes.byteLength, PAGE_BYTES)) {
@@ -180,7 +183,7 @@ describe('things put in the place of others', () => {
           pages.push(Buffer.from(bytes.subarray(at, at + PAGE_BYTES)));
       }
     }
-    for (const [i, { manifestSnapshot }] of newest().disks.entries()) {
+    for (const [i, { manifestSnapshot }] of newestBaseline().disks.entries()) {
       const manifest = now.blobs.get(`${manifestKey(`d${i}`)} ${manifestSnapshot}`)!;
       for (const at of range(0, manifest.byteLength, PAGE_BYTES)) {
         const place = manifest.subarray(at, at + PAGE_BYTES);
@@ -210,11 +213,10 @@ describe('things put in the place of others', () => {
       await attack(`other ${key}`, (store) => store.objects.set(key, other.objects.get(key)!));
       await attack(`old ${key}`, (store) => store.objects.set(key, atFirstPoint.objects.get(key)!));
     }
-    const [first, last] = genuine.record.root.points as [RecoveryPoint, RecoveryPoint];
+    const [first, last] = genuine.record.root.baselines as [Baseline, Baseline];
     for (const i of [0, 1]) {
-      const base = (point: RecoveryPoint): string =>
-        `${baseKey(`d${i}`, 0)} ${point.disks[i]!.baseSnapshots[0]!.snapshot}`;
-      const manifest = (point: RecoveryPoint): string => `${manifestKey(`d${i}`)} ${point.disks[i]!.manifestSnapshot}`;
+      const base = ({ disks }: Baseline): string => `${baseKey(`d${i}`, 0)} ${disks[i]!.baseSnapshots[0]!.snapshot}`;
+      const manifest = ({ disks }: Baseline): string => `${manifestKey(`d${i}`)} ${disks[i]!.manifestSnapshot}`;
       await attack(`old base of d${i}`, (store) => store.blobs.set(base(last), store.blobs.get(base(first))!));
       await attack(`old manifest of d${i}`, (store) =>
         store.blobs.set(manifest(last), store.blobs.get(manifest(first))!),
@@ -265,7 +267,7 @@ describe('shortened and lengthened', () => {
     const store = now.copy();
     const replica = await openReplica(store.open(lab.ports), unlock, anchor);
     const point = replica.record.root.points[1]!;
-    for (const [i, { manifestSnapshot, baseSnapshots }] of point.disks.entries()) {
+    for (const [i, { manifestSnapshot, baseSnapshots }] of baselineOf(replica.record.root, point).disks.entries()) {
       for (const name of [
         `${manifestKey(`d${i}`)} ${manifestSnapshot}`,
         `${baseKey(`d${i}`, 0)} ${baseSnapshots[0]!.snapshot}`,
@@ -345,19 +347,19 @@ describe('CONTROL: without its protection the attack succeeds', () => {
     });
   }
 
-  const slotOf = (point: RecoveryPoint, number: number): Buffer => {
-    const bytes = now.blobs.get(`${baseKey('d0', 0)} ${point.disks[0]!.baseSnapshots[0]!.snapshot}`)!;
+  const slotOf = ({ disks }: Baseline, number: number): Buffer => {
+    const bytes = now.blobs.get(`${baseKey('d0', 0)} ${disks[0]!.baseSnapshots[0]!.snapshot}`)!;
     return bytes.subarray(SEGMENT_HEAD_BYTES + number * SLOT, SEGMENT_HEAD_BYTES + (number + 1) * SLOT);
   };
 
   it('entry: an older slot at its own place opens', () => {
-    const [first, last] = genuine.record.root.points as [RecoveryPoint, RecoveryPoint];
+    const [first, last] = genuine.record.root.baselines as [Baseline, Baseline];
     expect(slotOf(first, 3).equals(slotOf(last, 3))).toBe(false);
     expect(openAsItSays(slotOf(first, 3), 0, 3).byteLength).toBeGreaterThan(0);
   });
 
   it('place: a slot opens wherever it is taken for what it was sealed as, and nowhere else', () => {
-    const moved = slotOf(newest(), 0);
+    const moved = slotOf(newestBaseline(), 0);
     expect(openAsItSays(moved, 0, 0).byteLength).toBeGreaterThan(0);
     expect(() => openAsItSays(moved, 0, 1)).toThrow(/authentication tag/);
     expect(() => openAsItSays(moved, 1, 0)).toThrow(/authentication tag/);

@@ -15,7 +15,7 @@ export class CapturedStore {
   /** Content of snapshots, by `key snapshot`. */
   readonly blobs: Map<string, Buffer> = new Map();
 
-  /** Copies the objects, and the blobs that the points of `root` name. */
+  /** Copies the objects, and the blobs that the baselines of `root` name. */
   static async of(store: Store, root: Root): Promise<CapturedStore> {
     const captured = new CapturedStore();
     await captured.#add(store, root);
@@ -56,8 +56,8 @@ export class CapturedStore {
 
   async #add(store: Store, root: Root): Promise<void> {
     for (const key of OBJECTS) this.objects.set(key, Buffer.from((await store.get(key, 1 << 24))!.bytes));
-    for (const point of root.points) {
-      for (const [disk, { manifestSnapshot, baseSnapshots }] of point.disks.entries()) {
+    for (const baseline of root.baselines) {
+      for (const [disk, { manifestSnapshot, baseSnapshots }] of baseline.disks.entries()) {
         await this.#addBlob(store, manifestKey(`d${disk}`), manifestSnapshot);
         for (const { segment, snapshot } of baseSnapshots)
           await this.#addBlob(store, baseKey(`d${disk}`, segment), snapshot);
