@@ -63,6 +63,10 @@ export const CHUNK_BYTES_DEFAULT: number = 256 * KIB;
 export const PAGE_WRITE_BYTES_MAX: number = 4 * MIB;
 /** Azure: a page blob holds at most 8 TiB. */
 export const PAGE_BLOB_BYTES_MAX: number = 8 * TIB;
+/** A part of a staged object: as much as one page write carries, so that buffers and timeouts fit both. */
+export const STAGED_PART_BYTES_MAX: number = 4 * MIB;
+/** Azure: a block blob has at most 50,000 blocks. */
+export const STAGED_PARTS_MAX = 50_000;
 /** The JavaScript SDK carries sequence numbers as doubles. */
 export const FENCE_MAX: number = Number.MAX_SAFE_INTEGER;
 /** Azure: a blob name has at most 1,024 characters; half is left to the prefix of the URL. */
@@ -84,3 +88,11 @@ export const KEY_SLOTS_MAX = 64;
 export const SCRYPT_MEMORY_BYTES_MAX: number = 160 * MIB;
 /** A key file, passphrase file or PEM. */
 export const KEY_FILE_BYTES_MAX: number = 64 * KIB;
+
+// Tracking
+/** Logs of one disk that wait for the replica; at a rotation every 30 s, more than a month without a store. */
+export const TRACKED_LOGS_MAX = 100_000;
+/** One line of the control channel. */
+export const CONTROL_LINE_BYTES_MAX: number = 4 * MIB;
+/** Linux: `sun_path` has 108 bytes; macOS 104. */
+export const SOCKET_PATH_BYTES_MAX = 100;

@@ -6,6 +6,18 @@ export const DESCRIPTION_KEY = 'replica.json';
 export const KEYRING_KEY = 'keyring.json';
 export const ROOT_KEY = 'root';
 
+/** What the keys of all shipped logs begin with. */
+export const LOGS_PREFIX = 'logs/';
+const SEQ_DIGITS = 20;
+
+/**
+ * Key of a shipped log: listing is in the order of shipping. The id makes it a key of its own for each try, so whoever ships
+ * at the same time, or arrives late, does not touch what a root names.
+ */
+export function logKey({ seq, id }: { readonly seq: number; readonly id: Uint8Array }): string {
+  return `${LOGS_PREFIX}${String(seq).padStart(SEQ_DIGITS, '0')}-${Buffer.from(id).toString('hex')}`;
+}
+
 /** Key of a disk's manifest blob. */
 export function manifestKey(diskId: string): string {
   return `disks/${diskId}/manifest`;

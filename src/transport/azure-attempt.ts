@@ -21,6 +21,15 @@ export interface AttemptLimits {
   readonly timeoutMs: number;
 }
 
+/** How a store sends; shared by all its blobs and objects. */
+export interface AzureSettings extends AttemptLimits {
+  /**
+   * `md5`: Content-MD5 on every page write and part, checked by the service before anything changes, and on range reads of
+   * up to 4 MiB, checked by us. `none`: TLS alone; saves 1.5 ms of CPU per MiB.
+   */
+  readonly transportChecksum: 'md5' | 'none';
+}
+
 function timeoutError(request: Request, timeoutMs: number): BlockferryError {
   const seconds = Math.round(timeoutMs / 1000);
   return new BlockferryError('STORE_TIMEOUT', `${request.subject}: ${request.operation}: no answer in ${seconds} s`, {

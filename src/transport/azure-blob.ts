@@ -12,8 +12,9 @@ import type { ContainerClient, PageBlobClient, PageBlobRequestConditions } from 
 import { asBuffer } from '../bytes.ts';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { PAGE_WRITE_BYTES_MAX } from '../limits.ts';
-import { type AttemptLimits, attempt } from './azure-attempt.ts';
-import { collect } from './azure-body.ts';
+import { type AzureSettings, attempt } from './azure-attempt.ts';
+import { damagedTransfer } from './azure-errors.ts';
+import { getRange } from './azure-range.ts';
 import { checkBlobSize, checkClear, checkFence, checkLease, checkRead, checkWrite } from './page-rules.ts';
 import type {
   ByteRange,
@@ -24,15 +25,6 @@ import type {
   ReadOptions,
   WriteGuard,
 } from './store.ts';
-
-/** How a store sends; shared by all its blobs. */
-export interface AzureSettings extends AttemptLimits {
-  /**
-   * `md5`: Content-MD5 on every page write, checked by the service before the page changes, and on range reads of up
-   * to 4 MiB, checked by us. `none`: TLS alone; saves 1.5 ms of CPU per MiB.
-   */
-  readonly transportChecksum: 'md5' | 'none';
-}
 
 function guardConditions(guard: WriteGuard): PageBlobRequestConditions {
   const sequence = { ifSequenceNumberEqualTo: guard.fence };
@@ -265,26 +257,14 @@ export class AzurePageBlob implements PageBlob {
   }
 
   async #readPiece(into: Buffer, offset: number, options: ReadOptions | undefined): Promise<void> {
-    const check = this.#settings.transportChecksum === 'md5';
-    await this.#attempt(`Get Blob at offset ${offset}`, into.byteLength, options, async (abortSignal) => {
-      const answer = await this.#at(options?.snapshot).download(offset, into.byteLength, {
+    const checksum = this.#settings.transportChecksum === 'md5';
+    const request = { subject: this.key, operation: `Get Blob at offset ${offset}` };
+    await attempt(this.#settings, request, into.byteLength, options, async (abortSignal) => {
+      const { sizeBytes } = await getRange(this.#at(options?.snapshot), request, into, offset, {
         abortSignal,
-        maxRetryRequests: 0,
-        rangeGetContentMD5: check,
+        checksum,
       });
-      const got = await collect(answer.readableStreamBody, into);
-      if (got !== into.byteLength) {
-        throw this.#damaged('Get Blob', `${got} of ${into.byteLength} bytes at offset ${offset} arrived`);
-      }
-      if (
-        check &&
-        !createHash('md5')
-          .update(into)
-          .digest()
-          .equals(answer.contentMD5 ?? new Uint8Array())
-      ) {
-        throw this.#damaged('Get Blob', `the checksum of ${into.byteLength} bytes at offset ${offset} does not match`);
-      }
+      if (offset + into.byteLength > sizeBytes) throw damagedTransfer(request, `the blob ends at ${sizeBytes}`);
     });
   }
 
@@ -297,9 +277,6 @@ export class AzurePageBlob implements PageBlob {
   }
 
   #damaged(operation: string, what: string): BlockferryError {
-    return new BlockferryError('STORE_CORRUPT_TRANSFER', `${this.key}: ${operation}: ${what}`, {
-      facts: { source: this.key, operation, rule: 'answers are whole' },
-      retryable: true,
-    });
+    return damagedTransfer({ subject: this.key, operation }, what);
   }
 }

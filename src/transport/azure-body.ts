@@ -14,3 +14,8 @@ export async function collect(body: NodeJS.ReadableStream | undefined, into: Buf
   }
   return done;
 }
+
+/** Gives up a body that nobody will read, and the connection with it. */
+export function discard(body: NodeJS.ReadableStream | undefined): void {
+  (body as { destroy?: () => void } | undefined)?.destroy?.();
+}

@@ -50,6 +50,10 @@ const BY_SERVICE_CODE: Readonly<Record<string, Verdict>> = {
   BlobAlreadyExists: CONDITION,
   ConditionNotMet: CONDITION,
   TargetConditionNotMet: CONDITION,
+  InvalidBlockList: {
+    code: 'STORE_CONDITION',
+    hint: 'another writer made this object meanwhile, or the upload waited for a week; run the command again',
+  },
   ContainerBeingDeleted: { code: 'STORE_REFUSED', retryable: true },
   SnapshotOperationRateExceeded: BUSY,
   SnapshotCountExceeded: {
@@ -122,6 +126,14 @@ function build(request: Request, what: string, verdict: Verdict, facts: Record<s
     },
     retryable: verdict.retryable ?? false,
     ...(verdict.hint === undefined ? {} : { hint: verdict.hint }),
+  });
+}
+
+/** The error for an answer that is not what the service sent: worth another try. */
+export function damagedTransfer({ subject, operation }: Request, what: string): BlockferryError {
+  return new BlockferryError('STORE_CORRUPT_TRANSFER', `${subject}: ${operation}: ${what}`, {
+    facts: { source: subject, operation, rule: 'answers are whole' },
+    retryable: true,
   });
 }
 

@@ -1,15 +1,21 @@
 /**
- * The store in a container of Azure page blobs: whole objects are block blobs written in one step, disks are page blobs.
+ * The store in a container of Azure page blobs: objects are block blobs that become visible in one step, disks are page
+ * blobs.
  */
 import { createHash } from 'node:crypto';
 import type { ContainerClient } from '@azure/storage-blob';
 import { asBuffer, bytesEqual } from '../bytes.ts';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
-import { attempt } from './azure-attempt.ts';
-import { AzurePageBlob, type AzureSettings } from './azure-blob.ts';
-import { collect } from './azure-body.ts';
+import type { Random } from '../ports.ts';
+import { type AzureSettings, attempt } from './azure-attempt.ts';
+import { AzurePageBlob } from './azure-blob.ts';
+import { collect, discard } from './azure-body.ts';
+import { damagedTransfer } from './azure-errors.ts';
+import { readObject } from './azure-range.ts';
+import { AzureStagedObject } from './azure-staged.ts';
 import { checkKey, checkKeyPrefix, isKey } from './keys.ts';
-import type { CallOptions, PageBlob, Store, StoredObject } from './store.ts';
+import { checkObjectRead } from './page-rules.ts';
+import type { CallOptions, PageBlob, StagedObject, Store, StoredObject } from './store.ts';
 
 /** What an AzureStore is made of; `openStore` makes it from a URL. */
 export interface AzureStoreOptions {
@@ -19,6 +25,7 @@ export interface AzureStoreOptions {
   /** For people: without a SAS. */
   readonly url: string;
   readonly settings: AzureSettings;
+  readonly random: Random;
 }
 
 export class AzureStore implements Store {
@@ -26,12 +33,14 @@ export class AzureStore implements Store {
   readonly #container: ContainerClient;
   readonly #prefix: string;
   readonly #settings: AzureSettings;
+  readonly #random: Random;
 
-  constructor({ container, prefix, url, settings }: AzureStoreOptions) {
+  constructor({ container, prefix, url, settings, random }: AzureStoreOptions) {
     this.url = url;
     this.#container = container;
     this.#prefix = prefix === '' ? '' : `${prefix}/`;
     this.#settings = settings;
+    this.#random = random;
   }
 
   /** A SAS for one container may list it but neither see its properties nor create it; so listing is the question. */
@@ -56,16 +65,17 @@ export class AzureStore implements Store {
       return await this.#attempt(key, 'Get Blob', maxBytes, options, async (abortSignal) => {
         const answer = await client.download(0, undefined, { abortSignal, maxRetryRequests: 0 });
         const { contentLength, etag, contentMD5, readableStreamBody } = answer;
-        if (contentLength === undefined || etag === undefined) throw this.#damaged(key, 'length or etag is missing');
+        if (contentLength === undefined || etag === undefined)
+          throw this.#damaged(key, 'Get Blob', 'length or etag is missing');
         if (contentLength > maxBytes) {
-          (readableStreamBody as { destroy?: () => void } | undefined)?.destroy?.();
+          discard(readableStreamBody);
           throw tooLong(key, contentLength, maxBytes);
         }
         const bytes = Buffer.allocUnsafeSlow(contentLength);
         const got = await collect(readableStreamBody, bytes);
-        if (got !== contentLength) throw this.#damaged(key, `${got} of ${contentLength} bytes arrived`);
+        if (got !== contentLength) throw this.#damaged(key, 'Get Blob', `${got} of ${contentLength} bytes arrived`);
         if (contentMD5 && !bytesEqual(createHash('md5').update(bytes).digest(), contentMD5)) {
-          throw this.#damaged(key, `the checksum of ${contentLength} bytes does not match`);
+          throw this.#damaged(key, 'Get Blob', `the checksum of ${contentLength} bytes does not match`);
         }
         return { bytes, etag };
       });
@@ -91,8 +101,21 @@ export class AzureStore implements Store {
         blobHTTPHeaders: { blobContentMD5: createHash('md5').update(body).digest() },
       }),
     );
-    if (answer.etag === undefined) throw this.#damaged(key, 'the answer to Put Blob names no etag');
+    if (answer.etag === undefined) throw this.#damaged(key, 'Put Blob', 'the answer names no etag');
     return answer.etag;
+  }
+
+  async read(key: string, offset: number, lengthBytes: number, options?: CallOptions): Promise<Uint8Array> {
+    checkKey(key);
+    checkObjectRead(key, offset, lengthBytes);
+    const client = this.#container.getBlobClient(this.#prefix + key);
+    return await readObject(client, key, offset, lengthBytes, this.#settings, options);
+  }
+
+  stage(key: string, partBytes: number): StagedObject {
+    checkKey(key);
+    const client = this.#container.getBlockBlobClient(this.#prefix + key);
+    return new AzureStagedObject(client, key, partBytes, this.#settings, this.#random);
   }
 
   async delete(key: string, options?: CallOptions): Promise<void> {
@@ -137,11 +160,8 @@ export class AzureStore implements Store {
     return attempt(this.#settings, { subject, operation }, bodyBytes, options, send);
   }
 
-  #damaged(key: string, what: string): BlockferryError {
-    return new BlockferryError('STORE_CORRUPT_TRANSFER', `${key}: ${what}`, {
-      facts: { source: key, rule: 'answers are whole' },
-      retryable: true,
-    });
+  #damaged(key: string, operation: string, what: string): BlockferryError {
+    return damagedTransfer({ subject: key, operation }, what);
   }
 }
 

@@ -55,3 +55,8 @@ export async function onFiles<T>(subject: string, run: () => Promise<T>): Promis
     throw folderError(error, subject);
   }
 }
+
+/** The error for a key whose file is no plain object. */
+export function notAnObject(key: string, why: string): BlockferryError {
+  return new BlockferryError('STORE_REFUSED', `${key} is no object: ${why}`, { facts: { source: key } });
+}

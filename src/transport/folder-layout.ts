@@ -6,6 +6,7 @@
  * <folder>/@lock/<n>          the lock of the store
  * <folder>/<key>              an object, or the content of a page blob (a plain sparse file)
  * <folder>/<key>@new          an object being written
+ * <folder>/<key>@stage-<id>   a large object being written in parts
  * <folder>/<key>@blob/state   fence, lease, snapshots: what makes the file a page blob
  * <folder>/<key>@blob/map     granules ever written
  * <folder>/<key>@blob/undo-<n>  old content since snapshot n
@@ -16,6 +17,9 @@ import type { FileSystem } from '../ports.ts';
 
 const SNAPSHOT_DIGITS = 10;
 const UNDO = /^undo-(\d{10})$/;
+
+/** What follows the key in the name of an object that is written in parts. */
+export const STAGE_MARK = '@stage-';
 
 /** Paths of one page blob. */
 export interface BlobPaths {

@@ -9,14 +9,18 @@ import { createHash } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { BlockferryError, throwIfAborted } from '../errors.ts';
-import type { Ports } from '../ports.ts';
+import type { Ports, Random } from '../ports.ts';
 import { tooLong } from './azure-store.ts';
 import { type FolderContext, FolderPageBlob } from './folder-blob.ts';
-import { onFiles } from './folder-errors.ts';
+import { notAnObject, onFiles } from './folder-errors.ts';
 import { blobPaths, ensureDirectory, publish } from './folder-layout.ts';
 import { FolderLock } from './folder-lock.ts';
+import { FolderStagedObject } from './folder-staged.ts';
 import { checkKey, checkKeyPrefix, isKey } from './keys.ts';
-import type { CallOptions, PageBlob, Store, StoredObject } from './store.ts';
+import { beyondEnd, checkObjectRead } from './page-rules.ts';
+import type { CallOptions, PageBlob, StagedObject, Store, StoredObject } from './store.ts';
+
+const STAGING_ID_BYTES = 16;
 
 function etagOf(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex').slice(0, 32);
@@ -28,12 +32,15 @@ export class FolderStore implements Store {
   readonly #context: FolderContext;
   /** One per key: writers in this process share what they know of a blob. */
   readonly #blobs = new Map<string, FolderPageBlob>();
+  /** For the names of stagings. */
+  readonly #random: Random;
 
   constructor({
     directory,
     ports,
-  }: { readonly directory: string; readonly ports: Pick<Ports, 'clock' | 'files' | 'failpoint'> }) {
-    const { files, clock, failpoint } = ports;
+  }: { readonly directory: string; readonly ports: Pick<Ports, 'clock' | 'random' | 'files' | 'failpoint'> }) {
+    const { files, clock, random, failpoint } = ports;
+    this.#random = random;
     this.url = pathToFileURL(directory).href;
     this.#context = { directory, files, clock, failpoint, lock: new FolderLock(files, clock, directory) };
   }
@@ -61,7 +68,7 @@ export class FolderStore implements Store {
     const { live, temporary, state } = blobPaths(directory, key);
     return await onFiles(key, () =>
       lock.hold(options?.signal, async (held) => {
-        if (await files.exists(state)) throw refused(key, 'it is a page blob');
+        if (await files.exists(state)) throw notAnObject(key, 'it is a page blob');
         if (options?.ifMatch !== undefined) await this.#compare(key, options.ifMatch);
         await ensureDirectory(files, dirname(live));
         await publish(
@@ -79,13 +86,40 @@ export class FolderStore implements Store {
     );
   }
 
+  async read(key: string, offset: number, lengthBytes: number, options?: CallOptions): Promise<Uint8Array> {
+    checkKey(key);
+    checkObjectRead(key, offset, lengthBytes);
+    throwIfAborted(options?.signal);
+    const { files, directory } = this.#context;
+    return await onFiles(key, async () => {
+      const file = await files.open(blobPaths(directory, key).live, 'read');
+      try {
+        const sizeBytes = await file.sizeBytes();
+        if (offset + lengthBytes > sizeBytes) throw beyondEnd(key, offset, lengthBytes, sizeBytes);
+        const into = Buffer.allocUnsafeSlow(lengthBytes);
+        // An object is replaced, never changed: the open file is one version of it.
+        const got = await file.read(into, offset);
+        if (got < lengthBytes) throw beyondEnd(key, offset, lengthBytes, offset + got);
+        return into;
+      } finally {
+        await file.close();
+      }
+    });
+  }
+
+  stage(key: string, partBytes: number): StagedObject {
+    checkKey(key);
+    const id = Buffer.from(this.#random.bytes(STAGING_ID_BYTES)).toString('hex');
+    return new FolderStagedObject(this.#context, key, partBytes, id);
+  }
+
   async delete(key: string, options?: CallOptions): Promise<void> {
     checkKey(key);
     const { files, directory, lock } = this.#context;
     const { live, state } = blobPaths(directory, key);
     await onFiles(key, () =>
       lock.hold(options?.signal, async () => {
-        if (await files.exists(state)) throw refused(key, 'it is a page blob');
+        if (await files.exists(state)) throw notAnObject(key, 'it is a page blob');
         if (!(await files.exists(live))) return;
         await files.remove(live);
         await files.syncDirectory(dirname(live));
@@ -156,8 +190,4 @@ export class FolderStore implements Store {
       facts: { source: key, rule: ifMatch === null ? 'must not exist' : `etag is ${ifMatch}` },
     });
   }
-}
-
-function refused(key: string, why: string): BlockferryError {
-  return new BlockferryError('STORE_REFUSED', `${key} is no object: ${why}`, { facts: { source: key } });
 }

@@ -22,6 +22,7 @@ export type {
   PageBlobState,
   RangesOptions,
   ReadOptions,
+  StagedObject,
   Store,
   StoredObject,
   WriteGuard,

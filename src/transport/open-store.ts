@@ -8,7 +8,7 @@ import type { TokenCredential } from '@azure/identity';
 import { AnonymousCredential, ContainerClient, StorageSharedKeyCredential } from '@azure/storage-blob';
 import { BlockferryError } from '../errors.ts';
 import type { Ports } from '../ports.ts';
-import type { AzureSettings } from './azure-blob.ts';
+import type { AzureSettings } from './azure-attempt.ts';
 import { AzureStore } from './azure-store.ts';
 import { FolderStore } from './folder-store.ts';
 import type { Store } from './store.ts';
@@ -27,7 +27,7 @@ export interface StoreEnvironment {
 }
 
 /** The ports that a store needs. */
-export type StorePorts = Pick<Ports, 'clock' | 'files' | 'failpoint'>;
+export type StorePorts = Pick<Ports, 'clock' | 'random' | 'files' | 'failpoint'>;
 
 /** How `openStore` reaches a store. */
 export interface OpenStoreOptions {
@@ -181,5 +181,5 @@ async function openAzure(url: URL, options: OpenStoreOptions): Promise<Store> {
     transportChecksum: options.transportChecksum ?? 'md5',
   };
   const shown = address.prefix === '' ? target : `${target}/${address.prefix}`;
-  return new AzureStore({ container, prefix: address.prefix, url: shown, settings });
+  return new AzureStore({ container, prefix: address.prefix, url: shown, settings, random: options.ports.random });
 }

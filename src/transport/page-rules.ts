@@ -1,5 +1,5 @@
 /**
- * The rules of page requests: alignment, the 4 MiB limit, the end of the blob. Checked here for every store, because a
+ * The rules of page requests, and of ranges of objects: alignment, the 4 MiB limit, the end of the blob. Checked here for every store, because a
  * service answers them differently (an emulator accepts most breaches) and a folder would accept all of them.
  */
 import { SECTOR_BYTES } from '../bytes.ts';
@@ -40,6 +40,18 @@ export function checkClear(key: string, offset: number, lengthBytes: number, siz
 /** @throws {RangeError} unless it is a range inside the blob. */
 export function checkRead(key: string, offset: number, lengthBytes: number, sizeBytes: number): void {
   checkInside(key, 'read', offset, lengthBytes, sizeBytes);
+}
+
+/** @throws {RangeError} unless it may be a range of an object, whose length only the store knows. */
+export function checkObjectRead(key: string, offset: number, lengthBytes: number): void {
+  checkInside(key, 'read', offset, lengthBytes, Number.MAX_SAFE_INTEGER);
+  if (lengthBytes === 0) throw new RangeError(`${key}: a read of an object has at least one byte`);
+}
+
+/** The error for a read that an object ends before. */
+export function beyondEnd(key: string, offset: number, lengthBytes: number, sizeBytes?: number): RangeError {
+  const end = sizeBytes === undefined ? 'its end' : `its end at ${sizeBytes}`;
+  return new RangeError(`${key}: a read of ${lengthBytes} bytes at ${offset} goes beyond ${end}`);
 }
 
 /** @throws {RangeError} unless a blob may have this size. */

@@ -9,7 +9,7 @@ import { mayStillApply } from './outcome.ts';
 import { resumed } from './resumed.ts';
 import type { Retry } from './retry.ts';
 import { RetryingBlob } from './retrying-blob.ts';
-import type { CallOptions, PageBlob, Store, StoredObject } from './store.ts';
+import type { CallOptions, PageBlob, StagedObject, Store, StoredObject } from './store.ts';
 
 export class RetryingStore implements Store {
   readonly #store: Store;
@@ -55,6 +55,23 @@ export class RetryingStore implements Store {
       }
     };
     return await this.#retry.run(`${key}: put`, attempt, options?.signal);
+  }
+
+  read(key: string, offset: number, lengthBytes: number, options?: CallOptions): Promise<Uint8Array> {
+    const call = (): Promise<Uint8Array> => this.#store.read(key, offset, lengthBytes, options);
+    return this.#retry.run(`${key}: read`, call, options?.signal);
+  }
+
+  /** Each call is safe to repeat: a part is put again with the same bytes, and a commit that was applied finds its parts. */
+  stage(key: string, partBytes: number): StagedObject {
+    const staged = this.#store.stage(key, partBytes);
+    return {
+      put: (index, bytes, options) =>
+        this.#retry.run(`${key}: put part ${index}`, () => staged.put(index, bytes, options), options?.signal),
+      commit: (parts, options) =>
+        this.#retry.run(`${key}: commit`, () => staged.commit(parts, options), options?.signal),
+      abort: () => this.#retry.run(`${key}: abort`, () => staged.abort()),
+    };
   }
 
   delete(key: string, options?: CallOptions): Promise<void> {

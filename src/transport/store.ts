@@ -91,6 +91,27 @@ export interface PageBlob {
   remove(leaseId?: string, options?: CallOptions): Promise<void>;
 }
 
+/**
+ * A large object in the making: parts that nobody sees until `commit` makes them the object. A staging that was neither
+ * committed nor aborted goes by itself after a while. Of two stagings of one key the first to commit wins; the parts of
+ * the other are gone.
+ */
+export interface StagedObject {
+  /**
+   * Stores a part: any order, several at a time; repeated with the same bytes only. All parts but the last have
+   * `partBytes`. @throws RangeError for a part that is empty, too long, or beyond STAGED_PARTS_MAX.
+   */
+  put(index: number, bytes: Uint8Array, options?: CallOptions): Promise<void>;
+  /**
+   * Makes parts 0 … parts - 1 the object, in the place of what was there; durable. Safe to repeat, and without effect
+   * when it arrives late. @throws STORE_CONDITION if another staging of the key was committed first, or this one waited so
+   * long that its parts were removed; RangeError if a part was not put or is short.
+   */
+  commit(parts: number, options?: CallOptions): Promise<void>;
+  /** Gives the parts up. Without effect after a commit. */
+  abort(): Promise<void>;
+}
+
 export interface Store {
   /** For people: without secrets. */
   readonly url: string;
@@ -103,6 +124,13 @@ export interface Store {
    * exist"; without it unconditional. Returns the new etag. @throws STORE_CONDITION.
    */
   put(key: string, bytes: Uint8Array, options?: CallOptions & { readonly ifMatch?: string | null }): Promise<string>;
+  /**
+   * Bytes [offset, offset + lengthBytes) of an object, all of one version of it. @throws STORE_NOT_FOUND; STORE_CONDITION
+   * (retryable) if it was replaced meanwhile; RangeError beyond its end, or for no bytes at all.
+   */
+  read(key: string, offset: number, lengthBytes: number, options?: CallOptions): Promise<Uint8Array>;
+  /** Begins a large object that becomes visible in one step, in parts of `partBytes` (1 byte … 4 MiB). */
+  stage(key: string, partBytes: number): StagedObject;
   delete(key: string, options?: CallOptions): Promise<void>;
   /** Keys that begin with `prefix`, in order. Page blobs are listed too; snapshots are not. */
   list(prefix: string, options?: CallOptions): AsyncIterable<string>;

@@ -6,6 +6,8 @@ import { dirname, join, resolve } from 'node:path';
 import type { DirectoryEntry, FileStamp, FileSystem, RandomAccessFile } from '../../src/ports.ts';
 
 const PAGE_BYTES = 65_536;
+/** Files were changed since; how often, counts in nanoseconds. */
+const LOADED_NS = BigInt(Date.now()) * 1_000_000n;
 
 /** Content of one file; shared by all its open handles. */
 export class MemoryContent {
@@ -75,7 +77,12 @@ class MemoryFile implements RandomAccessFile {
 
   async stamp(): Promise<FileStamp> {
     const { sizeBytes, version, id, pages } = this.#content;
-    return { sizeBytes, modifiedNs: version, identity: `memory:${id}`, allocatedBytes: pages.size * PAGE_BYTES };
+    return {
+      sizeBytes,
+      modifiedNs: LOADED_NS + version,
+      identity: `memory:${id}`,
+      allocatedBytes: pages.size * PAGE_BYTES,
+    };
   }
 
   async sizeBytes(): Promise<number> {

@@ -143,6 +143,8 @@ describe('answers of the service', () => {
 describe('connections', () => {
   it('a stalled socket ends in a timeout, for every kind of request', async () => {
     await known();
+    const staged = store.stage('b', 10);
+    await staged.put(0, filled(10, 1));
     server.otherwise = 'stall';
     const calls: readonly (() => Promise<unknown>)[] = [
       () => blob.write(filled(512, 1), 0, GUARD),
@@ -157,6 +159,9 @@ describe('connections', () => {
       () => store.get('a', 10),
       () => store.put('a', filled(10, 1)),
       () => store.delete('a'),
+      () => store.read('a', 0, 10),
+      () => store.stage('a', 10).put(0, filled(10, 1)),
+      () => staged.commit(1),
       () => store.prepare(),
       () => collectAll(store.list('')),
     ];
@@ -167,7 +172,8 @@ describe('connections', () => {
   it('a body that stalls ends in a timeout', async () => {
     await known();
     const body = filled(64 * 1024, 1);
-    server.script.push({ stallAfterHeaders: { status: 206, body } });
+    const headers = { 'content-range': `bytes 0-${body.byteLength - 1}/${8 * MIB}` };
+    server.script.push({ stallAfterHeaders: { status: 206, body, headers } });
     expect(await failure(blob.read(0, body.byteLength))).toMatchObject({ code: 'STORE_TIMEOUT' });
   });
 
@@ -252,6 +258,39 @@ describe('what is sent', () => {
     expect(await failure(blob.snapshot({ fence: 2 }))).toMatchObject({ code: 'REPLICA_FENCED' });
   });
 
+  it('a part is one request with its checksum, the commit one with all ids in order', async () => {
+    const staged = store.stage('logs/1', 1024);
+    const bytes = Uint8Array.from({ length: 3000 }, (_, i) => i & 0xff);
+    for (const i of [2, 0, 1]) await staged.put(i, bytes.subarray(i * 1024, (i + 1) * 1024));
+    await staged.commit(3);
+    const [c, a, b, list] = server.requests;
+    expect(server.requests).toHaveLength(4);
+    const ids = [a, b, c].map((request) => new URL(request!.url, server.origin).searchParams.get('blockid')!);
+    expect(new Set(ids.map((id) => Buffer.from(id, 'base64').byteLength))).toEqual(new Set([20]));
+    for (const [i, request] of [a, b, c].entries()) {
+      const part = bytes.subarray(i * 1024, (i + 1) * 1024);
+      expect(request?.body.equals(part)).toBe(true);
+      expect(request?.headers['content-md5']).toBe(createHash('md5').update(part).digest('base64'));
+    }
+    const latest = [...list!.body.toString().matchAll(/<Latest>([^<]*)<\/Latest>/g)].map(([, id]) => id);
+    expect(latest).toEqual(ids);
+
+    server.requests.length = 0;
+    await store.stage('logs/1', 1024).put(0, filled(1, 1));
+    const other = new URL(server.requests[0]!.url, server.origin).searchParams.get('blockid')!;
+    expect(ids.some((id) => id.slice(0, 20) === other.slice(0, 20))).toBe(false);
+  });
+
+  it('a list with blocks that are gone is no commit, and not tried again', async () => {
+    const staged = store.stage('logs/1', 1024);
+    await staged.put(0, filled(1, 1));
+    server.script.push(serviceError(400, 'InvalidBlockList'));
+    const error = await failure(staged.commit(1));
+    expect(error).toMatchObject({ code: 'STORE_CONDITION', retryable: false });
+    expect(mayStillApply(error)).toBe(false);
+    expect(error.hint).toBeDefined();
+  });
+
   it('a container is created only if listing says that it is missing', async () => {
     server.script.push(serviceError(404, 'ContainerNotFound'), CREATED);
     await store.prepare();
@@ -303,10 +342,46 @@ describe('what is received', () => {
     await known();
     const half = filled(4 * MIB, 1);
     const md5 = createHash('md5').update(half).digest('base64');
-    const answer = { status: 206, body: half, headers: { 'content-md5': md5 } };
-    server.script.push(answer, answer);
+    for (const range of ['bytes 0-4194303/8388608', 'bytes 4194304-8388607/8388608']) {
+      server.script.push({ status: 206, body: half, headers: { 'content-md5': md5, 'content-range': range } });
+    }
     expect((await blob.read(0, 8 * MIB)).byteLength).toBe(8 * MIB);
     expect(server.requests).toHaveLength(2);
+  });
+
+  it('a range of another place, of no place, or the whole blob instead, is damage', async () => {
+    await known();
+    for (const range of [`bytes 512-4607/${8 * MIB}`, `bytes 0-4094/${8 * MIB}`, 'bytes */8388608', '']) {
+      server.script.push(part({ 'content-range': range }));
+      expect(await failure(blob.read(0, 4096))).toMatchObject({ code: 'STORE_CORRUPT_TRANSFER', retryable: true });
+      server.script.push(part({ 'content-range': range }));
+      const read = store.read('logs/1', 0, 4096);
+      expect(await failure(read)).toMatchObject({ code: 'STORE_CORRUPT_TRANSFER', retryable: true });
+    }
+    server.script.push(part({ 'content-range': 'bytes 0-4095/4000' }));
+    expect(await failure(blob.read(0, 4096))).toMatchObject({ code: 'STORE_CORRUPT_TRANSFER' });
+  });
+
+  it('the pieces of an object are of one version: the first names it for the rest', async () => {
+    const size = 4 * MIB + 100;
+    const piece = (bytes: Uint8Array, from: number): Answer => {
+      const range = `bytes ${from}-${from + bytes.byteLength - 1}/${size}`;
+      const md5 = createHash('md5').update(bytes).digest('base64');
+      return { status: 206, body: bytes, headers: { etag: '"0x7"', 'content-md5': md5, 'content-range': range } };
+    };
+    const [first, rest] = [piece(filled(4 * MIB, 1), 0), piece(filled(100, 2), 4 * MIB)];
+    server.script.push(first, rest);
+    expect((await store.read('logs/1', 0, size)).byteLength).toBe(size);
+    expect(server.requests.map(({ headers }) => headers['if-match'])).toEqual([undefined, '"0x7"']);
+    server.script.push(first, serviceError(412, 'ConditionNotMet'));
+    expect(await failure(store.read('logs/1', 0, size))).toMatchObject({ code: 'STORE_CONDITION', retryable: true });
+  });
+
+  it('an object that ends before the range is a wrong argument, told without its body', async () => {
+    server.script.push(part({ 'content-range': 'bytes 0-4095/4096' }));
+    await expect(store.read('logs/1', 0, 4097)).rejects.toThrow(RangeError);
+    server.script.push(serviceError(416, 'InvalidRange'));
+    await expect(store.read('logs/1', 5000, 1)).rejects.toThrow(RangeError);
   });
 
   it('an object that is longer than allowed is refused before its body is read', async () => {
@@ -385,8 +460,10 @@ describe('without a transport checksum', () => {
     server.script.push(PROPERTIES);
     await plain.write(filled(512, 1), 0, GUARD);
     expect(server.requests[1]?.headers['content-md5']).toBeUndefined();
-    server.script.push({ status: 206, body: filled(512, 1) });
+    server.script.push({ status: 206, body: filled(512, 1), headers: { 'content-range': 'bytes 0-511/8388608' } });
     expect((await plain.read(0, 512))[0]).toBe(1);
     expect(server.requests[2]?.headers['x-ms-range-get-content-md5']).not.toBe('true');
+    await (await openStore(`${server.origin}/account/container?${SAS}`, options)).stage('a', 10).put(0, filled(1, 1));
+    expect(server.requests[3]?.headers['content-md5']).toBeUndefined();
   });
 });

@@ -42,6 +42,11 @@ export function contractSuite(name: string, place: () => Promise<ContractPlace>)
     });
 
     objectSuite(() => store);
+    rangeSuite(() => store);
+    stagingSuite(
+      () => store,
+      () => at.reopen(),
+    );
     pageSuite(() => store);
     leaseSuite(() => store);
     snapshotSuite(
@@ -134,6 +139,221 @@ function objectSuite(store: () => Store): void {
       await expect(store().get('a', 1, { signal })).rejects.toMatchObject({ code: 'ABORTED' });
       await expect(store().put('a', filled(1, 1), { signal })).rejects.toMatchObject({ code: 'ABORTED' });
       await expect(store().pages('a').read(0, 1, { signal })).rejects.toMatchObject({ code: 'ABORTED' });
+    });
+  });
+}
+
+/** Bytes that differ everywhere: each four of them hold their own place. */
+function numbered(lengthBytes: number, salt = 0): Buffer {
+  const words = new Uint32Array(Math.ceil(lengthBytes / 4));
+  for (let i = 0; i < words.length; i += 1) words[i] = Math.imul(i + 1, 0x9e37_79b1) ^ salt;
+  return Buffer.from(words.buffer, 0, lengthBytes);
+}
+
+function rangeSuite(store: () => Store): void {
+  describe('ranges of objects', () => {
+    const content = numbered(9 * MIB + 123);
+
+    it('are read wherever they lie, 4 MiB and more too', async () => {
+      await store().put('logs/1', content);
+      for (const [offset, length] of [
+        [0, 1],
+        [0, content.byteLength],
+        [MIB - 1, 4 * MIB],
+        [511, 4 * MIB + 2],
+        [content.byteLength - 1, 1],
+      ] as const) {
+        const read = Buffer.from(await store().read('logs/1', offset, length));
+        expect(read.equals(content.subarray(offset, offset + length))).toBe(true);
+      }
+    });
+
+    it('end with the object, and have at least one byte', async () => {
+      await store().put('short', filled(10, 1));
+      await store().put('none', new Uint8Array());
+      for (const [key, offset, length] of [
+        ['short', 0, 11],
+        ['short', 9, 2],
+        ['short', 10, 1],
+        ['short', 5000, 1],
+        ['short', 0, 0],
+        ['short', -1, 2],
+        ['short', 0.5, 1],
+        ['none', 0, 1],
+      ] as const) {
+        await expect(store().read(key, offset, length), `${key} ${offset} ${length}`).rejects.toThrow(RangeError);
+      }
+    });
+
+    it('of an object that is not there are STORE_NOT_FOUND', async () => {
+      await expect(store().read('nothing', 0, 1)).rejects.toMatchObject({ code: 'STORE_NOT_FOUND', retryable: false });
+    });
+
+    it('are of one version, whenever the object is replaced', async () => {
+      const versions = [numbered(9 * MIB, 1), numbered(9 * MIB, 2)] as const;
+      await store().put('moving', versions[0]);
+      let read: Promise<unknown> = Promise.resolve();
+      const reads: Promise<unknown>[] = [];
+      for (let turn = 1; turn <= 4; turn += 1) {
+        for (let i = 0; i < 3; i += 1) {
+          read = store()
+            .read('moving', 0, 9 * MIB)
+            .then(
+              (bytes) => versions.some((version) => version.equals(bytes)),
+              (error: { code?: string; retryable?: boolean }) => error.code === 'STORE_CONDITION' && error.retryable,
+            );
+          reads.push(read);
+        }
+        await store().put('moving', versions[turn % 2]!);
+      }
+      expect(await Promise.all(reads)).toEqual(reads.map(() => true));
+    });
+  });
+}
+
+function stagingSuite(store: () => Store, reopen: () => Promise<Store>): void {
+  describe('staged objects', () => {
+    const PART = 64 * KIB;
+
+    async function keys(): Promise<string[]> {
+      return await collectAll(store().list(''));
+    }
+
+    it('become visible whole: 64 MiB, parts in any order, several at a time', async () => {
+      const part = 4 * MIB;
+      const content = numbered(16 * part - 777);
+      const staged = store().stage('logs/large', part);
+      const order = Array.from({ length: 16 }, (_, i) => (i * 7 + 15) % 16);
+      for (let i = 0; i < 16; i += 4) {
+        const puts = order.slice(i, i + 4).map((n) => staged.put(n, content.subarray(n * part, (n + 1) * part)));
+        await Promise.all(puts);
+        expect(await keys()).toEqual([]);
+        expect(await store().get('logs/large', 100)).toBeUndefined();
+      }
+      await staged.commit(16);
+      expect(await keys()).toEqual(['logs/large']);
+      const other = await reopen();
+      for (let at = 0; at < content.byteLength; at += 16 * MIB) {
+        const length = Math.min(16 * MIB, content.byteLength - at);
+        const read = Buffer.from(await other.read('logs/large', at, length));
+        expect(read.equals(content.subarray(at, at + length))).toBe(true);
+      }
+      await other.close();
+      await expect(store().read('logs/large', content.byteLength, 1)).rejects.toThrow(RangeError);
+    });
+
+    it('replace what was there with their commit, not before', async () => {
+      await store().put('object', filled(3 * PART, 1));
+      const staged = store().stage('object', PART);
+      await staged.put(0, filled(PART, 2));
+      await staged.put(1, filled(10, 3));
+      expect((await store().get('object', 3 * PART))?.bytes.byteLength).toBe(3 * PART);
+      await staged.commit(2);
+      const there = Buffer.from((await store().get('object', 3 * PART))!.bytes);
+      expect(there.equals(Buffer.concat([filled(PART, 2), filled(10, 3)]))).toBe(true);
+      await store().delete('object');
+      expect(await keys()).toEqual([]);
+    });
+
+    it('take the last bytes that were put as a part', async () => {
+      const staged = store().stage('object', PART);
+      await staged.put(0, filled(PART, 1));
+      await staged.put(1, filled(20, 1));
+      await staged.put(0, filled(PART, 2));
+      await staged.put(1, filled(10, 2));
+      await staged.commit(2);
+      expect(Buffer.from((await store().get('object', 2 * PART))!.bytes).equals(filled(PART + 10, 2))).toBe(true);
+    });
+
+    it('leave out parts behind the last', async () => {
+      const staged = store().stage('object', PART);
+      for (let i = 0; i < 3; i += 1) await staged.put(i, filled(PART, i));
+      await staged.commit(2);
+      expect((await store().get('object', 3 * PART))?.bytes.byteLength).toBe(2 * PART);
+    });
+
+    it('are committed twice without harm', async () => {
+      const staged = store().stage('object', PART);
+      await staged.put(0, filled(100, 1));
+      await staged.commit(1);
+      await staged.commit(1);
+      await staged.abort();
+      expect(Buffer.from((await store().get('object', 100))!.bytes).equals(filled(100, 1))).toBe(true);
+    });
+
+    it('leave nothing when they are aborted, twice as well', async () => {
+      await store().put('object', filled(10, 1));
+      const staged = store().stage('object', PART);
+      await staged.put(0, filled(PART, 2));
+      await staged.abort();
+      await staged.abort();
+      await store().stage('other', PART).abort();
+      await expect(staged.put(1, filled(PART, 2))).rejects.toThrow(TypeError);
+      await expect(staged.commit(1)).rejects.toThrow(RangeError);
+      expect((await store().get('object', 10))?.bytes[0]).toBe(1);
+      expect(await keys()).toEqual(['object']);
+    });
+
+    it('leave the old object when their writer ends between parts and commit', async () => {
+      await store().put('object', filled(10, 1));
+      await store().stage('object', PART).put(0, filled(PART, 2));
+      const other = await reopen();
+      expect((await other.get('object', 10))?.bytes[0]).toBe(1);
+      const staged = other.stage('object', 2 * PART);
+      await staged.put(0, filled(2 * PART, 3));
+      await staged.commit(1);
+      expect(Buffer.from((await other.get('object', 2 * PART))!.bytes).equals(filled(2 * PART, 3))).toBe(true);
+      await other.close();
+    });
+
+    it('never mix with another staging of the same key: the first to commit wins', async () => {
+      const other = await reopen();
+      const [late, early] = [store().stage('object', PART), other.stage('object', PART)];
+      await Promise.all([late.put(0, filled(PART, 1)), early.put(0, filled(PART, 2)), early.put(1, filled(PART, 2))]);
+      await late.put(1, filled(PART, 1));
+      await early.commit(2);
+      await expect(late.commit(2)).rejects.toMatchObject({ code: 'STORE_CONDITION', retryable: false });
+      expect(Buffer.from((await store().get('object', 2 * PART))!.bytes).equals(filled(2 * PART, 2))).toBe(true);
+      await early.commit(2);
+      await late.abort();
+      await other.close();
+    });
+
+    it('of different keys do not know of each other', async () => {
+      const staged = ['a/object', 'a/object.2', 'a/obj'].map((key) => ({ key, object: store().stage(key, PART) }));
+      for (const [i, { object }] of staged.entries()) await object.put(0, filled(100, i));
+      for (const { object } of staged) await object.commit(1);
+      for (const [i, { key }] of staged.entries()) expect((await store().get(key, 100))?.bytes[0]).toBe(i);
+    });
+
+    it('refuse parts that cannot be', async () => {
+      const staged = store().stage('object', PART);
+      for (const [index, length] of [
+        [-1, 1],
+        [0.5, 1],
+        [50_000, 1],
+        [0, 0],
+        [0, PART + 1],
+      ] as const) {
+        await expect(staged.put(index, filled(length, 1))).rejects.toThrow(RangeError);
+      }
+      for (const bytes of [0, 4 * MIB + 1, 1.5]) expect(() => store().stage('object', bytes)).toThrow(RangeError);
+      expect(() => store().stage('A', PART)).toThrow(RangeError);
+      await staged.put(0, filled(PART - 1, 1));
+      await staged.put(1, filled(PART, 1));
+      for (const parts of [0, 1.5, 2, 3]) await expect(staged.commit(parts)).rejects.toThrow(RangeError);
+      await staged.commit(1);
+      await expect(staged.put(1, filled(1, 1))).rejects.toThrow(TypeError);
+    });
+
+    it('are put and committed only while the signal allows', async () => {
+      const signal = AbortSignal.abort();
+      const staged = store().stage('object', PART);
+      await expect(staged.put(0, filled(1, 1), { signal })).rejects.toMatchObject({ code: 'ABORTED' });
+      await staged.put(0, filled(1, 1));
+      await expect(staged.commit(1, { signal })).rejects.toMatchObject({ code: 'ABORTED' });
+      await expect(store().read('object', 0, 1, { signal })).rejects.toMatchObject({ code: 'ABORTED' });
+      await staged.commit(1);
     });
   });
 }

@@ -28,7 +28,7 @@ interface Promised {
 }
 
 function portsOver(files: FileSystem, clock: VirtualClock): StorePorts {
-  return { files, clock, failpoint: () => {} };
+  return { files, clock, random: seededRandom(1), failpoint: () => {} };
 }
 
 async function everything(files: FileSystem): Promise<Map<string, Uint8Array>> {

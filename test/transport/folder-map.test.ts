@@ -14,7 +14,9 @@ const GUARD = { fence: 1 };
 
 async function blobOn(files: FileSystem): Promise<PageBlob> {
   const clock = virtualClock();
-  const store = await openStore('file:///store', { ports: { files, clock, failpoint: () => {} } });
+  const store = await openStore('file:///store', {
+    ports: { files, clock, random: seededRandom(1), failpoint: () => {} },
+  });
   return store.pages('disk');
 }
 

@@ -5,7 +5,7 @@ import type { FailpointName, FileSystem } from '../../src/ports.ts';
 import { newUndoHeader } from '../../src/transport/folder-undo.ts';
 import { openStore, type Store } from '../../src/transport/index.ts';
 import { errno, memoryFileSystem } from '../support/memory-files.ts';
-import { type VirtualClock, virtualClock } from '../support/virtual-clock.ts';
+import { seededRandom, type VirtualClock, virtualClock } from '../support/virtual-clock.ts';
 import { collectAll, filled } from './contract.ts';
 
 const KIB = 1024;
@@ -19,7 +19,7 @@ function storeOn(
   clock: VirtualClock = virtualClock(),
   failpoint: (name: FailpointName) => void = () => {},
 ): Promise<Store> {
-  return openStore('file:///store', { ports: { files, clock, failpoint } });
+  return openStore('file:///store', { ports: { files, clock, random: seededRandom(1), failpoint } });
 }
 
 describe('a page blob in a folder', () => {
@@ -392,6 +392,7 @@ describe('a folder store', () => {
       ports: {
         files,
         clock,
+        random: seededRandom(1),
         failpoint: async (name) => {
           if (name === 'object.after-temporary') await clock.sleep(60_000);
         },

@@ -30,7 +30,9 @@ function faulty<T extends object>(inner: T, faults: Fault[], methods: readonly (
 
 async function setup(faults: Fault[]): Promise<{ clock: VirtualClock; inner: Store; store: RetryingStore }> {
   const clock = virtualClock();
-  const inner = await openStore('file:///store', { ports: { files: memoryFileSystem(), clock, failpoint: () => {} } });
+  const inner = await openStore('file:///store', {
+    ports: { files: memoryFileSystem(), clock, random: seededRandom(1), failpoint: () => {} },
+  });
   const retry = new Retry({ clock, random: seededRandom(1) });
   return { clock, inner, store: new RetryingStore(faulty(inner, faults, ['put', 'get', 'delete', 'prepare']), retry) };
 }
@@ -91,6 +93,21 @@ describe('a retrying store', () => {
     await inner.pages('base').write(filled(512, 1), 0, { fence: 1 });
     const used = over(['lost request']).pages('base');
     await expect(clock.run(used.create(4096, 1))).rejects.toMatchObject({ code: 'STORE_CONDITION' });
+  });
+
+  it('puts parts and commits again, and reads again', async () => {
+    const { clock, inner } = await setup([]);
+    const faults: Fault[] = ['lost answer', 'lost request', 'lost request', 'lost answer'];
+    const stage: Store['stage'] = (...of) => faulty(inner.stage(...of), faults, ['put', 'commit']);
+    const over = { ...inner, stage, read: inner.read.bind(inner) } as Store;
+    const retry = new Retry({ clock, random: seededRandom(1) });
+    const store = new RetryingStore(faulty(over, ['lost request'], ['read']), retry);
+    const staged = store.stage('log', 10);
+    await clock.run(staged.put(0, filled(10, 1)));
+    await clock.run(staged.put(1, filled(5, 2)));
+    await clock.run(staged.commit(2));
+    expect(faults).toEqual([]);
+    expect(await clock.run(store.read('log', 8, 7))).toEqual(Buffer.from([1, 1, 2, 2, 2, 2, 2]));
   });
 
   it('goes on with a listing where it broke off', async () => {

@@ -1,0 +1,108 @@
+/**
+ * Ranges of a blob: bytes that are whole, come from where they were asked for, and are of one version.
+ *
+ * The service cuts a range at the end of the blob without an error, the SDK reports whatever arrived: length, place and
+ * checksum are compared here.
+ */
+import { createHash } from 'node:crypto';
+import type { BlobClient } from '@azure/storage-blob';
+import { BlockferryError, isBlockferryError } from '../errors.ts';
+import { PAGE_WRITE_BYTES_MAX } from '../limits.ts';
+import { type AzureSettings, attempt } from './azure-attempt.ts';
+import { collect, discard } from './azure-body.ts';
+import { damagedTransfer, type Request } from './azure-errors.ts';
+import { beyondEnd } from './page-rules.ts';
+import type { CallOptions } from './store.ts';
+
+/** An emulator says `bytes 0--1/0` of an empty object, where the service answers 416. */
+const CONTENT_RANGE = /^bytes (\d+)-(-?\d+)\/(\d+)$/;
+const HTTP_RANGE_NOT_SATISFIABLE = 416;
+
+export interface RangeRequest {
+  readonly abortSignal: AbortSignal;
+  /** Ask for an MD5 and compare it; the service has one for up to 4 MiB. */
+  readonly checksum: boolean;
+  /** The version to read; any if absent. */
+  readonly etag?: string | undefined;
+}
+
+/** What an answer says of the whole blob. */
+export interface RangeAnswer {
+  readonly sizeBytes: number;
+  readonly etag: string;
+}
+
+/**
+ * Fills `into` from `offset` of the blob, in one request. Where the blob ends before, nothing is read and `sizeBytes` tells.
+ * @throws STORE_CORRUPT_TRANSFER and what the SDK throws: to be called inside `attempt`.
+ */
+export async function getRange(
+  client: BlobClient,
+  request: Request,
+  into: Buffer,
+  offset: number,
+  { abortSignal, checksum, etag }: RangeRequest,
+): Promise<RangeAnswer> {
+  const answer = await client.download(offset, into.byteLength, {
+    abortSignal,
+    maxRetryRequests: 0,
+    rangeGetContentMD5: checksum,
+    ...(etag === undefined ? {} : { conditions: { ifMatch: etag } }),
+  });
+  const end = offset + into.byteLength;
+  const [, first, last, size] = CONTENT_RANGE.exec(answer.contentRange ?? '')?.map(Number) ?? [];
+  if (first !== offset || last === undefined || size === undefined || answer.etag === undefined) {
+    discard(answer.readableStreamBody);
+    throw damagedTransfer(request, `the answer is not the range from ${offset}: ${answer.contentRange}`);
+  }
+  if (size < end) {
+    discard(answer.readableStreamBody);
+    return { sizeBytes: size, etag: answer.etag };
+  }
+  const got = await collect(answer.readableStreamBody, into);
+  if (got !== into.byteLength || last !== end - 1) {
+    throw damagedTransfer(request, `${got} of ${into.byteLength} bytes arrived`);
+  }
+  const md5 = (): Buffer => createHash('md5').update(into).digest();
+  if (checksum && !md5().equals(answer.contentMD5 ?? new Uint8Array())) {
+    throw damagedTransfer(request, `the checksum of ${into.byteLength} bytes does not match`);
+  }
+  return { sizeBytes: size, etag: answer.etag };
+}
+
+/** Bytes of an object, one request per 4 MiB, all of the version that the first of them met. */
+export async function readObject(
+  client: BlobClient,
+  key: string,
+  offset: number,
+  lengthBytes: number,
+  settings: AzureSettings,
+  options: CallOptions | undefined,
+): Promise<Uint8Array> {
+  const into = Buffer.allocUnsafeSlow(lengthBytes);
+  let etag: string | undefined;
+  for (let done = 0; done < lengthBytes; done += PAGE_WRITE_BYTES_MAX) {
+    const piece = into.subarray(done, done + PAGE_WRITE_BYTES_MAX);
+    const at = offset + done;
+    const request = { subject: key, operation: `Get Blob at offset ${at}` };
+    const checksum = settings.transportChecksum === 'md5';
+    const found = await attempt(settings, request, piece.byteLength, options, (abortSignal) =>
+      getRange(client, request, piece, at, { abortSignal, checksum, etag }),
+    ).catch((error: unknown) => {
+      throw objectError(error, key, offset, lengthBytes);
+    });
+    if (found.sizeBytes < at + piece.byteLength) throw beyondEnd(key, offset, lengthBytes, found.sizeBytes);
+    etag = found.etag;
+  }
+  return into;
+}
+
+function objectError(error: unknown, key: string, offset: number, lengthBytes: number): unknown {
+  if (!isBlockferryError(error)) return error;
+  if (error.facts['status'] === HTTP_RANGE_NOT_SATISFIABLE) return beyondEnd(key, offset, lengthBytes);
+  if (error.code !== 'STORE_CONDITION') return error;
+  return new BlockferryError(error.code, `${key}: was replaced while it was read`, {
+    facts: error.facts,
+    retryable: true,
+  });
+}
