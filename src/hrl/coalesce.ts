@@ -7,6 +7,8 @@
  */
 import { DISK_BYTES_MAX, HRL_PIECES_MAX } from '../limits.ts';
 import type { ChangeLog } from './change-log.ts';
+import type { LogWrite } from './log-writer.ts';
+import { isZeroEntry } from './metadata-block.ts';
 import { PieceMap } from './piece-map.ts';
 
 /** A range of the disk, and where its newest bytes stand. */
@@ -15,6 +17,8 @@ export interface LogRange {
   readonly lengthBytes: number;
   readonly log: ChangeLog;
   readonly fileOffset: number;
+  /** It is all zeros, so it needs not be read: mostly it is a hole. */
+  readonly zero: boolean;
   /** Of the write, in log time. */
   readonly timeStamp: number;
 }
@@ -25,7 +29,7 @@ export interface CoalesceOptions {
   readonly piecesMax?: number;
 }
 
-/** A tag is the number of a log and the time of a write: both fit into a safe integer. */
+/** A tag is the number of a log, whether a write is zeros, and its time: they fit into a safe integer. */
 const TIME_RANGE = 2 ** 32;
 
 /**
@@ -42,30 +46,38 @@ export async function* coalesceLogs(
     for (const [i, log] of [...logs.entries()].reverse()) {
       for await (const { entries } of log.blocksNewestFirst({ signal })) {
         for (let n = entries.length - 1; n >= 0; n -= 1) {
-          const { byteOffset, dataLength, fileOffset, timeStamp } = entries[n]!;
-          map.cover(byteOffset, dataLength, fileOffset, i * TIME_RANGE + timeStamp);
+          const entry = entries[n]!;
+          const source = i * 2 + (isZeroEntry(entry) ? 1 : 0);
+          map.cover(entry.byteOffset, entry.dataLength, entry.fileOffset, source * TIME_RANGE + entry.timeStamp);
         }
       }
     }
     for (const { byteOffset, lengthBytes, fileOffset, tag } of map.pieces()) {
-      const log = logs[Math.floor(tag / TIME_RANGE)]!;
-      yield { byteOffset, lengthBytes, log, fileOffset, timeStamp: tag % TIME_RANGE };
+      const source = Math.floor(tag / TIME_RANGE);
+      const log = logs[source >>> 1]!;
+      yield { byteOffset, lengthBytes, log, fileOffset, zero: source % 2 === 1, timeStamp: tag % TIME_RANGE };
     }
     fromOffset = map.limitOffset;
   }
 }
 
-/** The bytes of ranges, in pieces of at most `buffer`; a piece is good until the next is asked for. */
+/**
+ * The ranges as writes: zeros by their length, bytes in pieces of at most `buffer`. A piece is good until the next is
+ * asked for.
+ */
 export async function* readRanges(
   ranges: AsyncIterable<LogRange>,
   buffer: Buffer,
-): AsyncGenerator<{ readonly byteOffset: number; readonly bytes: Buffer; readonly timeStamp: number }, void, void> {
-  for await (const { byteOffset, lengthBytes, log, fileOffset, timeStamp } of ranges) {
-    for (let done = 0; done < lengthBytes; ) {
-      const bytes = buffer.subarray(0, Math.min(buffer.byteLength, lengthBytes - done));
-      await log.read(bytes, fileOffset + done);
-      yield { byteOffset: byteOffset + done, bytes, timeStamp };
-      done += bytes.byteLength;
+): AsyncGenerator<Required<LogWrite>, void, void> {
+  for await (const { byteOffset, lengthBytes, log, fileOffset, zero, timeStamp } of ranges) {
+    if (zero) yield { byteOffset, zeroBytes: lengthBytes, timeStamp };
+    else {
+      for (let done = 0; done < lengthBytes; ) {
+        const bytes = buffer.subarray(0, Math.min(buffer.byteLength, lengthBytes - done));
+        await log.read(bytes, fileOffset + done);
+        yield { byteOffset: byteOffset + done, bytes, timeStamp };
+        done += bytes.byteLength;
+      }
     }
   }
 }

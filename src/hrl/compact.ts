@@ -45,7 +45,7 @@ export async function compactLogs(
     for await (const write of readRanges(coalesceLogs(logs, options), buffer)) {
       throwIfAborted(signal);
       await writer.append([write]);
-      writtenBytes += write.bytes.byteLength;
+      writtenBytes += 'bytes' in write ? write.bytes.byteLength : write.zeroBytes;
       onProgress?.('write', writtenBytes);
     }
     await writer.close();

@@ -121,3 +121,17 @@ export function encodeLogHeader(header: LogHeader & { readonly dataWriteGuid: st
   bytes.writeUInt32LE(checksumAround(bytes, CHECKSUM_OFFSET), CHECKSUM_OFFSET);
   return bytes;
 }
+
+/** The header of an unclosed log as the one that closes it; all that another program put there stays. */
+export function closeLogHeader(
+  header: Uint8Array,
+  { endOffset, entryCount, lastModified }: Pick<LogHeader, 'endOffset' | 'entryCount' | 'lastModified'>,
+): Buffer {
+  const bytes = Buffer.from(header);
+  bytes.writeBigUInt64LE(BigInt(endOffset), 32);
+  bytes.writeBigUInt64LE(BigInt(endOffset), 44);
+  bytes.writeUInt32LE(lastModified, 92);
+  bytes.writeBigUInt64LE(BigInt(entryCount), 96);
+  bytes.writeUInt32LE(checksumAround(bytes, CHECKSUM_OFFSET), CHECKSUM_OFFSET);
+  return bytes;
+}

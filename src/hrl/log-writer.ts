@@ -3,6 +3,7 @@
  *
  *   header with EOLLocation 0 and an empty block, durable with the file's name
  *   | data data … block | data … block |     data is in the file when `append` resolves, durable when `sync` does
+ *   | hole … block |                         zeros by length: nothing is written, the file grows over them
  *   header with EOLLocation, written once all of that is durable
  *
  * Invariants:
@@ -14,27 +15,34 @@
  *   could, so recovery does not follow a log that a guest stores.
  */
 import { dirname } from 'node:path';
-import { asBuffer, KIB, SECTOR_BYTES } from '../bytes.ts';
+import { asBuffer, KIB, MIB, SECTOR_BYTES } from '../bytes.ts';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { NIL_GUID, randomGuid } from '../guid.ts';
 import { DISK_BYTES_MAX, HRL_WRITE_BYTES_MAX } from '../limits.ts';
 import type { Ports, RandomAccessFile } from '../ports.ts';
 import { checksum } from './checksum.ts';
 import { encodeLogHeader, HEADER_BYTES, type LogHeader, METADATA_BYTES_DEFAULT, toLogTime } from './log-header.ts';
-import { encodeBlock, type LogEntry, slotsOf } from './metadata-block.ts';
+import { encodeBlock, type LogEntry, slotsOf, ZEROS_CHECKSUM } from './metadata-block.ts';
 
 /** Small writes are gathered up to this before they go to the file. */
 const STAGE_BYTES: number = 256 * KIB;
 const SLOTS = slotsOf(METADATA_BYTES_DEFAULT);
+/** Zeros of one entry: few enough that its checksum proves them (`isZeroEntry`). */
+const ZERO_ENTRY_BYTES: number = 16 * MIB;
 
-/** One write of the guest. The bytes must not change until `append` resolves. */
-export interface LogWrite {
+interface LogPlace {
+  /** Where on the disk. */
   readonly byteOffset: number;
-  /** One or more whole sectors, at most HRL_WRITE_BYTES_MAX. */
-  readonly bytes: Uint8Array;
   /** In log time; now by default. */
   readonly timeStamp?: number;
 }
+
+/** One write of the guest: whole sectors, at least one. The bytes must not change until `append` resolves. */
+export type LogWrite =
+  /** At most HRL_WRITE_BYTES_MAX. */
+  | (LogPlace & { readonly bytes: Uint8Array })
+  /** Zeros by length, as many as the disk has. They are a hole in the file: they take no space. */
+  | (LogPlace & { readonly zeroBytes: number });
 
 export interface CreateLogOptions {
   readonly ports: Pick<Ports, 'files' | 'clock' | 'random' | 'failpoint'>;
@@ -69,6 +77,7 @@ export class LogWriter {
   #lastBlockOffset = 0;
   #pending: LogEntry[] = [];
   #pendingBytes = 0;
+  #holeBytes = 0;
   #entryCount = 0;
   #state: State = 'open';
   #cause: unknown;
@@ -115,7 +124,12 @@ export class LogWriter {
     return this.#endOffset + (this.#pending.length === 0 ? 0 : METADATA_BYTES_DEFAULT);
   }
 
-  /** Entries so far: one for each write, more where its data looks like a block of this log. */
+  /** Bytes of those that are written: without holes. What the log takes of its volume. */
+  get storedBytes(): number {
+    return this.sizeBytes - this.#holeBytes;
+  }
+
+  /** Entries so far: one for each write, more where its data looks like a block of this log and for many zeros. */
   get entryCount(): number {
     return this.#entryCount;
   }
@@ -128,7 +142,11 @@ export class LogWriter {
     for (const write of writes) checkWrite(write);
     return this.#inOrder(async () => {
       const now = toLogTime(this.#ports.clock.nowMs());
-      for (const write of writes) await this.#appendOne({ timeStamp: now, ...write });
+      for (const write of writes) {
+        const { timeStamp = now } = write;
+        if ('bytes' in write) await this.#appendBytes(write.byteOffset, write.bytes, timeStamp);
+        else await this.#appendZeros(write.byteOffset, write.zeroBytes, timeStamp);
+      }
       await this.#writeStage();
     });
   }
@@ -198,13 +216,17 @@ export class LogWriter {
     });
   }
 
-  async #appendOne({ byteOffset, bytes, timeStamp }: Required<LogWrite>): Promise<void> {
+  async #appendBytes(byteOffset: number, bytes: Uint8Array, timeStamp: number): Promise<void> {
     let done = 0;
     for (;;) {
       const rest = bytes.subarray(done);
       const cut = this.#findLookalike(rest) ?? rest.byteLength;
       if (cut > 0) {
-        await this.#appendData({ byteOffset: byteOffset + done, bytes: rest.subarray(0, cut), timeStamp });
+        const data = rest.subarray(0, cut);
+        const fileOffset = this.#endOffset;
+        await this.#put(data);
+        const dataChecksum = checksum(data);
+        await this.#describe({ byteOffset: byteOffset + done, dataLength: cut, fileOffset, timeStamp, dataChecksum });
         done += cut;
       }
       if (done === bytes.byteLength) return;
@@ -228,12 +250,24 @@ export class LogWriter {
     return undefined;
   }
 
-  async #appendData({ byteOffset, bytes, timeStamp }: Required<LogWrite>): Promise<void> {
-    const dataLength = bytes.byteLength;
-    const fileOffset = this.#endOffset;
-    await this.#put(bytes);
-    this.#pending.push({ byteOffset, dataLength, fileOffset, timeStamp, dataChecksum: checksum(bytes) });
-    this.#pendingBytes += dataLength;
+  async #appendZeros(byteOffset: number, zeroBytes: number, timeStamp: number): Promise<void> {
+    for (let done = 0; done < zeroBytes; ) {
+      const dataLength = Math.min(ZERO_ENTRY_BYTES, zeroBytes - done);
+      // What is staged lies before the hole.
+      await this.#writeStage();
+      const fileOffset = this.#endOffset;
+      this.#endOffset += dataLength;
+      this.#holeBytes += dataLength;
+      const dataChecksum = ZEROS_CHECKSUM;
+      await this.#describe({ byteOffset: byteOffset + done, dataLength, fileOffset, timeStamp, dataChecksum });
+      done += dataLength;
+    }
+  }
+
+  /** The entry is in the next block, which is written when it is full. */
+  async #describe(entry: LogEntry): Promise<void> {
+    this.#pending.push(entry);
+    this.#pendingBytes += entry.dataLength;
     this.#entryCount += 1;
     if (this.#pending.length === SLOTS || this.#pendingBytes >= HRL_WRITE_BYTES_MAX) await this.#writeBlock();
   }
@@ -314,14 +348,14 @@ export class LogWriter {
   }
 }
 
-function checkWrite({ byteOffset, bytes }: LogWrite): void {
-  const lengthBytes = bytes.byteLength;
+function checkWrite(write: LogWrite): void {
+  const { byteOffset } = write;
+  const [lengthBytes, lengthBytesMax] =
+    'bytes' in write ? [write.bytes.byteLength, HRL_WRITE_BYTES_MAX] : [write.zeroBytes, DISK_BYTES_MAX];
   const isWhole = byteOffset % SECTOR_BYTES === 0 && lengthBytes % SECTOR_BYTES === 0 && lengthBytes > 0;
-  if (isWhole && byteOffset >= 0 && byteOffset + lengthBytes <= DISK_BYTES_MAX && lengthBytes <= HRL_WRITE_BYTES_MAX) {
-    return;
-  }
+  if (isWhole && byteOffset >= 0 && byteOffset + lengthBytes <= DISK_BYTES_MAX && lengthBytes <= lengthBytesMax) return;
   throw new RangeError(
-    `cannot log a write of ${lengthBytes} bytes at ${byteOffset}: whole sectors of a disk, at most ${HRL_WRITE_BYTES_MAX} bytes`,
+    `cannot log a write of ${lengthBytes} bytes at ${byteOffset}: whole sectors of a disk, at most ${lengthBytesMax} bytes`,
   );
 }
 

@@ -28,6 +28,10 @@ const ENTRY_BYTES = 32;
 const BLOCK_CHECKSUM_OFFSET = 12;
 const ENTRY_CHECKSUM_OFFSET = 8;
 const META_OPERATION_WRITE = 1;
+/** One's complement of a sum of 0. */
+export const ZEROS_CHECKSUM = 0xffff_ffff;
+/** Data as long as this can have the sum 2^32, which is 0 as well: 2^32 / 255, rounded up. */
+const ZEROS_PROVEN_BELOW_BYTES = 16_843_010;
 
 /** One write of the guest. */
 export interface LogEntry {
@@ -104,6 +108,11 @@ export function parseBlock(bytes: Buffer, offset: number): LogBlock | LogFault {
     return fault('HRL_BLOCK', offset, 'the entries of a block describe all data before it', facts);
   }
   return { offset, previousOffset, dataOffset, entries };
+}
+
+/** Whether the data of an entry that verifies is all zeros, told from its metadata alone. */
+export function isZeroEntry({ dataLength, dataChecksum }: Pick<LogEntry, 'dataLength' | 'dataChecksum'>): boolean {
+  return dataChecksum === ZEROS_CHECKSUM && dataLength < ZEROS_PROVEN_BELOW_BYTES;
 }
 
 /** The block that describes these entries; `distance` leads back to the block before, 0 in the first. */

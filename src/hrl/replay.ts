@@ -1,6 +1,7 @@
 /**
  * Replay: brings a disk to the state that a chain of logs leaves. All logs are verified first, data and bounds too, so a
- * bad log changes nothing. Then each range is written once, in disk order, with neighbours in one write.
+ * bad log changes nothing. Then each range is written once, in disk order, with neighbours in one write; zeros are made
+ * by their length.
  *
  * A replay that was interrupted is repaired by running it again: it writes the same bytes to the same places.
  */
@@ -14,6 +15,8 @@ import { type LoggedDisk, verifyLog } from './verify-log.ts';
 export interface ReplayTarget {
   readonly info: LoggedDisk;
   write(bytes: Uint8Array, offset: number): Promise<void>;
+  /** Makes the range read as zeros. */
+  zero(offset: number, lengthBytes: number): Promise<void>;
   /** Makes durable what was written. */
   flush(): Promise<void>;
 }
@@ -41,27 +44,42 @@ export async function replayLogs(
   target: ReplayTarget,
   options: ReplayOptions = {},
 ): Promise<ReplayReport> {
-  const { signal, onProgress } = options;
   const { entries, loggedBytes } = await verifyAll(logs, options, target.info);
-  const gathered = Buffer.allocUnsafe(WINDOW_BYTES);
-  let [gatheredOffset, gatheredBytes, writtenBytes] = [0, 0, 0];
-  const write = async (): Promise<void> => {
-    throwIfAborted(signal);
-    await target.write(gathered.subarray(0, gatheredBytes), gatheredOffset);
-    writtenBytes += gatheredBytes;
-    gatheredBytes = 0;
-    onProgress?.('write', writtenBytes);
-  };
-  for await (const { byteOffset, bytes } of readRanges(coalesceLogs(logs, options), Buffer.allocUnsafe(WINDOW_BYTES))) {
-    const follows = byteOffset === gatheredOffset + gatheredBytes && gatheredBytes + bytes.byteLength <= WINDOW_BYTES;
-    if (!follows && gatheredBytes > 0) await write();
-    if (gatheredBytes === 0) gatheredOffset = byteOffset;
-    gathered.set(bytes, gatheredBytes);
-    gatheredBytes += bytes.byteLength;
-  }
-  if (gatheredBytes > 0) await write();
+  const writtenBytes = await writeRanges(logs, target, options);
   await target.flush();
   return { entries, loggedBytes, writtenBytes };
+}
+
+async function writeRanges(logs: readonly ChangeLog[], target: ReplayTarget, options: ReplayOptions): Promise<number> {
+  const { signal, onProgress } = options;
+  const gathered = Buffer.allocUnsafe(WINDOW_BYTES);
+  let [gatheredOffset, gatheredBytes, zeroBytes, writtenBytes] = [0, 0, 0, 0];
+  /** Writes what neighbours there are: bytes, or zeros. */
+  const write = async (): Promise<void> => {
+    if (gatheredBytes + zeroBytes === 0) return;
+    throwIfAborted(signal);
+    if (zeroBytes > 0) await target.zero(gatheredOffset, zeroBytes);
+    else await target.write(gathered.subarray(0, gatheredBytes), gatheredOffset);
+    writtenBytes += gatheredBytes + zeroBytes;
+    [gatheredBytes, zeroBytes] = [0, 0];
+    onProgress?.('write', writtenBytes);
+  };
+  for await (const next of readRanges(coalesceLogs(logs, options), Buffer.allocUnsafe(WINDOW_BYTES))) {
+    const isBehind = next.byteOffset === gatheredOffset + gatheredBytes + zeroBytes;
+    if ('bytes' in next) {
+      const fits = isBehind && zeroBytes === 0 && gatheredBytes + next.bytes.byteLength <= WINDOW_BYTES;
+      if (!fits) await write();
+      if (gatheredBytes === 0) gatheredOffset = next.byteOffset;
+      gathered.set(next.bytes, gatheredBytes);
+      gatheredBytes += next.bytes.byteLength;
+    } else {
+      if (!isBehind || gatheredBytes > 0) await write();
+      if (zeroBytes === 0) gatheredOffset = next.byteOffset;
+      zeroBytes += next.zeroBytes;
+    }
+  }
+  await write();
+  return writtenBytes;
 }
 
 /** Verifies all logs before the first is used. */

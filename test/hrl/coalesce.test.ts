@@ -62,6 +62,11 @@ class Disk implements ReplayTarget {
     this.bytes.set(bytes, offset);
   }
 
+  async zero(offset: number, lengthBytes: number): Promise<void> {
+    this.calls.push(`zero ${offset} ${lengthBytes}`);
+    this.bytes.fill(0, offset, offset + lengthBytes);
+  }
+
   async flush(): Promise<void> {
     this.calls.push('flush');
   }
