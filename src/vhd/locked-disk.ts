@@ -43,6 +43,11 @@ export class LockedDisk implements WritableDisk {
     return this.#writer.contentId;
   }
 
+  async renewContentId(): Promise<void> {
+    this.#assertOpen();
+    await this.#change(async () => {});
+  }
+
   async *extents(offset: number, lengthBytes: number): AsyncGenerator<Extent> {
     const extents = this.#chain.extents(offset, lengthBytes);
     for (;;) {

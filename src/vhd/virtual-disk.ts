@@ -97,6 +97,12 @@ export interface WritableDisk extends VirtualDisk {
   /** Changes with the first write, where the format has such an id (VHDX). */
   readonly contentId: string;
   /**
+   * Changes contentId now, durably, where the first write would: so that it is known before anything is written. Does
+   * nothing behind that write, and when repeated.
+   * @throws OUTPUT_FAILED
+   */
+  renewContentId(): Promise<void>;
+  /**
    * Writes whole logical sectors. `bytes` stay as they are until it returns.
    * @throws {RangeError} for parts of sectors, and outside the disk
    * @throws OUTPUT_FAILED if the file cannot be written

@@ -55,6 +55,18 @@ describe('any disk', () => {
     await disk.close();
   });
 
+  test('that has no id for its content keeps what it has', async () => {
+    const ports = testPorts();
+    await makeVhd(ports, '/a.vhd', {});
+    const bytes = Buffer.from(ports.files.get('/a.vhd')!);
+    const disk = await openDiskForWriting('/a.vhd', { ports });
+    const { contentId } = disk;
+    await disk.renewContentId();
+    expect(disk.contentId).toBe(contentId);
+    await disk.close();
+    expectSame(Buffer.from(ports.files.get('/a.vhd')!), bytes);
+  });
+
   test('with 4 KiB sectors takes no 512 bytes', async () => {
     const ports = testPorts();
     await makeVhdx(ports, '/a.vhdx', { logicalSectorBytes: 4096 });
@@ -131,6 +143,38 @@ describe('a VHDX', () => {
     const again = await openDisk('/a.vhdx', { ports });
     expect([again.contentId, again.info.log]).toEqual([disk.contentId, 'clean']);
     await again.close();
+  });
+
+  test('says before the first write who it will be behind it, and for good', async () => {
+    const ports = testPorts();
+    await makeVhdx(ports, '/a.vhdx');
+    const before = header(ports, '/a.vhdx');
+    const disk = await openDiskForWriting('/a.vhdx', { ports });
+    await disk.renewContentId();
+    const renewed = header(ports, '/a.vhdx');
+    expect(renewed.data).not.toBe(before.data);
+    const { contentId } = disk;
+    await disk.renewContentId();
+    await disk.write(Buffer.alloc(512, 1), 0);
+    await disk.zero(512, 512);
+    expect(disk.contentId).toBe(contentId);
+    await disk.close();
+    expect(header(ports, '/a.vhdx').data).toBe(renewed.data);
+    await expect(disk.renewContentId()).rejects.toMatchObject({ code: 'OUTPUT_FAILED' });
+    const again = await openDisk('/a.vhdx', { ports });
+    expect(again.contentId).toBe(contentId);
+    await again.close();
+  });
+
+  test('that was written has its new id already', async () => {
+    const ports = testPorts();
+    await makeVhdx(ports, '/a.vhdx');
+    const disk = await openDiskForWriting('/a.vhdx', { ports });
+    await disk.write(Buffer.alloc(512, 1), 0);
+    const { contentId } = disk;
+    await disk.renewContentId();
+    expect(disk.contentId).toBe(contentId);
+    await disk.close();
   });
 
   test('gives up blocks that become zeros, and uses their place again', async () => {
