@@ -2,6 +2,8 @@
 export { BufferPool } from './buffers.ts';
 export { WorkerPool, type WorkerPoolOptions } from './pool.ts';
 export {
+  COVER_FIELDS,
+  type FoldTask,
   type OpenResult,
   type OpenTask,
   RANGE_FIELDS,

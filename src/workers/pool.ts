@@ -6,7 +6,16 @@ import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
 import { abortedError, fromWire, throwIfAborted } from '../errors.ts';
-import type { OpenResult, OpenTask, ScanResult, ScanTask, Task, TaskFailure, WorkerSetup } from './protocol.ts';
+import type {
+  FoldTask,
+  OpenResult,
+  OpenTask,
+  ScanResult,
+  ScanTask,
+  Task,
+  TaskFailure,
+  WorkerSetup,
+} from './protocol.ts';
 
 /** Worker threads unless told otherwise: more than this only fights over memory bandwidth. */
 const THREADS_DEFAULT_MAX = 8;
@@ -51,6 +60,11 @@ export class WorkerPool {
   /** Transfers `task.buffer`; the result brings it back. */
   open(task: OpenTask): Promise<OpenResult> {
     return this.#run(task) as Promise<OpenResult>;
+  }
+
+  /** Transfers `task.buffer`; the result brings it back. */
+  fold(task: FoldTask): Promise<ScanResult> {
+    return this.#run(task) as Promise<ScanResult>;
   }
 
   /** Ends the threads; batches under way are dropped. */

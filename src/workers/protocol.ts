@@ -84,7 +84,26 @@ export interface OpenResult {
   readonly buffer: ArrayBuffer;
 }
 
-export type Task = ScanTask | OpenTask;
+/** Lay what logs say of chunks over what the base has of them, and prepare those that differ then. Gives a ScanResult. */
+export interface FoldTask {
+  readonly kind: 'fold';
+  readonly disk: number;
+  readonly generation: number;
+  readonly chunks: Float64Array;
+  /** Old manifest entry of each chunk. */
+  readonly entries: Uint8Array;
+  readonly forced: Uint8Array;
+  /** Per chunk offset and length in `buffer` of its old slot (layout raw: bytes); 0, 0 where none is needed. */
+  readonly stored: Float64Array;
+  /** Where the new bytes stand in `buffer`: of chunk i from `freshOffset` + i slots on, in their places in the chunk. */
+  readonly freshOffset: number;
+  /** What is new, three numbers each: index of the chunk in the batch, from and to in the chunk. Ascending, apart. */
+  readonly covers: Float64Array;
+  readonly buffer: ArrayBuffer;
+}
+export const COVER_FIELDS = 3;
+
+export type Task = ScanTask | OpenTask | FoldTask;
 
 /** An error with code and fields, in place of a result: thrown errors would lose both on the way. */
 export interface TaskFailure {

@@ -7,6 +7,7 @@ import { workerData } from 'node:worker_threads';
 import { move, transferableSymbol, valueSymbol } from 'piscina';
 import { toWire } from '../errors.ts';
 import { type BatchDisk, openBatch, prepareDisks, scanBatch } from './batch.ts';
+import { foldBatch } from './fold.ts';
 import type { OpenResult, ScanResult, Task, WorkerSetup } from './protocol.ts';
 
 const disks: Promise<readonly BatchDisk[]> = prepareDisks(workerData as WorkerSetup, (n) => randomBytes(n));
@@ -21,7 +22,8 @@ export async function run(task: Task): Promise<unknown> {
   try {
     const disk = (await disks)[task.disk];
     if (!disk) throw new RangeError(`there is no disk ${task.disk}`);
-    return moved(task.kind === 'scan' ? scanBatch(task, disk) : openBatch(task, disk));
+    if (task.kind === 'scan') return moved(scanBatch(task, disk));
+    return moved(task.kind === 'fold' ? foldBatch(task, disk) : openBatch(task, disk));
   } catch (error) {
     return { error: toWire(error) };
   }

@@ -8,8 +8,9 @@ import { randomBytes } from 'node:crypto';
 import { setImmediate as later } from 'node:timers/promises';
 import { fromWire, isBlockferryError, throwIfAborted, toWire } from '../../src/errors.ts';
 import { type BatchDisk, openBatch, prepareDisks, scanBatch } from '../../src/workers/batch.ts';
+import { foldBatch } from '../../src/workers/fold.ts';
 import type { WorkerPoolOptions } from '../../src/workers/pool.ts';
-import type { OpenResult, OpenTask, ScanResult, ScanTask, WorkerSetup } from '../../src/workers/protocol.ts';
+import type { FoldTask, OpenResult, OpenTask, ScanResult, ScanTask, WorkerSetup } from '../../src/workers/protocol.ts';
 
 /** What was asked of the pools since `forget`. */
 export const poolLog: { readonly scans: ScanTask[]; forget(): void } = {
@@ -39,9 +40,13 @@ export class InProcessPool {
     return this.#run(task, openBatch);
   }
 
+  async fold(task: FoldTask): Promise<ScanResult> {
+    return this.#run(task, foldBatch);
+  }
+
   async close(): Promise<void> {}
 
-  async #run<T extends ScanTask | OpenTask, R>(task: T, work: (task: T, disk: BatchDisk) => R): Promise<R> {
+  async #run<T extends ScanTask | OpenTask | FoldTask, R>(task: T, work: (task: T, disk: BatchDisk) => R): Promise<R> {
     throwIfAborted(this.#signal);
     const moved = { ...task, buffer: structuredClone(task.buffer, { transfer: [task.buffer] }) };
     await later();

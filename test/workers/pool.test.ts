@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { deriveEpochKeys, ENTRY_BYTES, isZeroEntry, readEntry, slotSizeBytes } from '../../src/chunker/index.ts';
-import type { OpenTask, ScanTask, WorkerPool, WorkerSetup } from '../../src/workers/index.ts';
+import type { FoldTask, OpenTask, ScanTask, WorkerPool, WorkerSetup } from '../../src/workers/index.ts';
 import { noise, prose } from '../chunker/support.ts';
 
 const CHUNK = 65_536;
@@ -205,6 +205,97 @@ describe('an open in a worker', () => {
       error: { code: 'REPLICA_SLOT', facts: { chunk: 1 }, retryable: false },
     });
     expect(buffer.byteLength).toBe(CHUNKS * SLOT);
+  });
+});
+
+/** What a store would be asked for, and new bytes for some of it. */
+async function foldTask(
+  disk: number,
+  news: readonly { readonly chunk: number; readonly from: number; readonly bytes: Uint8Array }[],
+): Promise<FoldTask> {
+  const scanned = await pool.scan(scan(disk));
+  const freshOffset = CHUNKS * SLOT;
+  const buffer = new ArrayBuffer(2 * freshOffset);
+  new Uint8Array(buffer).set(new Uint8Array(scanned.buffer));
+  for (const { chunk, from, bytes } of news) new Uint8Array(buffer).set(bytes, freshOffset + chunk * SLOT + from);
+  return {
+    kind: 'fold',
+    disk,
+    generation: 4,
+    chunks: Float64Array.from({ length: CHUNKS }, (_, i) => i),
+    entries: scanned.entries,
+    forced: new Uint8Array(CHUNKS),
+    stored: scanned.places,
+    freshOffset,
+    covers: Float64Array.from(news.flatMap(({ chunk, from, bytes }) => [chunk, from, from + bytes.byteLength])),
+    buffer,
+  };
+}
+
+describe('a fold in a worker', () => {
+  it.each([
+    ['sealed', 0],
+    ['raw', 1],
+  ])('lays new bytes over old ones, layout %s', async (layout, disk) => {
+    const expected = Buffer.from(content);
+    const news = [
+      { chunk: 0, from: 512, bytes: noise(1024, 30) },
+      { chunk: 0, from: 8192, bytes: new Uint8Array(512) },
+      { chunk: 1, from: 0, bytes: new Uint8Array(CHUNK) },
+      { chunk: 2, from: CHUNK - 512, bytes: noise(512, 31) },
+      { chunk: 3, from: 1024, bytes: content.subarray(3 * CHUNK + 1024, 3 * CHUNK + 2048) },
+      { chunk: 4, from: 1024, bytes: noise(512, 32) },
+    ];
+    for (const { chunk, from, bytes } of news) expected.set(bytes, chunk * CHUNK + from);
+    const { zero, same, changed } = VERDICT;
+    const result = await pool.fold(await foldTask(disk, news));
+    expect([...result.verdicts]).toEqual([changed, zero, changed, same, changed]);
+    expect(isZeroEntry(result.entries.subarray(ENTRY_BYTES, 2 * ENTRY_BYTES))).toBe(true);
+    expect(readEntry(result.entries)!.generation).toBe(4);
+
+    const used = [0, 2, 4];
+    const out = openSync(join(directory, `fold-${layout}`), 'w+');
+    const opened = await pool.open({
+      kind: 'open',
+      disk,
+      chunks: Float64Array.from(used),
+      entries: Uint8Array.from(
+        used.flatMap((i) => [...result.entries.subarray(i * ENTRY_BYTES, (i + 1) * ENTRY_BYTES)]),
+      ),
+      places: Float64Array.from(used.flatMap((i) => [...result.places.subarray(i * 2, i * 2 + 2)])),
+      buffer: result.buffer,
+      targets: Float64Array.from(used.flatMap((c, i) => [i, 0, out, c * CHUNK, Math.min(CHUNK, SIZE - c * CHUNK)])),
+    });
+    closeSync(out);
+    expect(opened.damage).toEqual([]);
+    const found = readFileSync(join(directory, `fold-${layout}`));
+    for (const i of used) {
+      expect(found.subarray(i * CHUNK, (i + 1) * CHUNK).equals(expected.subarray(i * CHUNK, (i + 1) * CHUNK))).toBe(
+        true,
+      );
+    }
+  });
+
+  it('needs no old slot of a chunk that is new from end to end', async () => {
+    const task = await foldTask(0, [{ chunk: 0, from: 0, bytes: noise(CHUNK, 33) }]);
+    const stored = Float64Array.from(task.stored).fill(0, 0, 2);
+    expect((await pool.fold({ ...task, stored })).verdicts[0]).toBe(VERDICT.changed);
+    const partly = await foldTask(0, [{ chunk: 0, from: 512, bytes: noise(512, 33) }]);
+    await expect(pool.fold({ ...partly, stored })).rejects.toThrow(/neither old nor new bytes/);
+  });
+
+  it('takes a forced chunk as changed, and refuses old bytes that do not verify', async () => {
+    const same = await foldTask(0, []);
+    const forced = Uint8Array.of(0, 0, 0, 1, 0);
+    expect([...(await pool.fold({ ...same, forced })).verdicts]).toEqual([1, 1, 1, VERDICT.changed, 1]);
+    const damaged = await foldTask(0, [{ chunk: 0, from: 0, bytes: noise(512, 34) }]);
+    new Uint8Array(damaged.buffer)[damaged.stored[0]! + 100]! ^= 1;
+    await expect(pool.fold(damaged)).rejects.toMatchObject({ code: 'REPLICA_SLOT', facts: { chunk: 0 } });
+  });
+
+  it('that does not fit its buffer is refused', async () => {
+    const task = await foldTask(0, []);
+    await expect(pool.fold({ ...task, freshOffset: task.freshOffset + 512 })).rejects.toThrow(/does not fit/);
   });
 });
 
