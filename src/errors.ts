@@ -45,6 +45,7 @@ export const ERROR_CODES = {
   HRL_ENTRY: 'source',
   HRL_TORN: 'source',
   HRL_CHAIN: 'source',
+  RESYNC_REQUIRED: 'source',
   // store: the place where replicas live
   STORE_UNREACHABLE: 'store',
   STORE_TIMEOUT: 'store',
@@ -70,6 +71,7 @@ export const ERROR_CODES = {
   REPLICA_ROLLED_BACK: 'replica',
   REPLICA_MANIFEST: 'replica',
   REPLICA_SLOT: 'replica',
+  REPLICA_LOG: 'replica',
   REPLICA_KEYRING: 'replica',
   REPLICA_DESCRIPTION: 'replica',
   POINT_NOT_FOUND: 'usage',
@@ -79,8 +81,12 @@ export const ERROR_CODES = {
   OUTPUT_FAILED: 'failed',
   ABORTED: 'aborted',
   LOCAL_STATE: 'failed',
+  TRACKER_GONE: 'failed',
+  FREEZE_FAILED: 'failed',
   /** The root has no room for another point, baseline or log. */
   REPLICA_FULL: 'failed',
+  /** An NBD client breaks the protocol; its connection is dropped, and nobody else notices. */
+  NBD_PROTOCOL: 'failed',
   WORKER_FAILED: 'failed',
   FAILPOINT: 'failed',
   /** The command line's name for an error without a code: of the operating system, or a bug. */

@@ -58,6 +58,12 @@ export const CHUNK_BYTES_MIN: number = 64 * KIB;
 export const CHUNK_BYTES_MAX: number = 4 * MIB;
 export const CHUNK_BYTES_DEFAULT: number = 256 * KIB;
 
+// Shipped logs
+/** Guest bytes in a frame: enough for compression to see what repeats, few enough to hold many frames. */
+export const LOG_FRAME_DATA_BYTES_MAX: number = 1 * MIB;
+/** Writes of 512 bytes fill a frame with half of these; the rest is for zeros. */
+export const LOG_FRAME_RECORDS_MAX = 4096;
+
 // Store
 /** Azure: one Put Page carries at most 4 MiB. */
 export const PAGE_WRITE_BYTES_MAX: number = 4 * MIB;
@@ -96,3 +102,27 @@ export const TRACKED_LOGS_MAX = 100_000;
 export const CONTROL_LINE_BYTES_MAX: number = 4 * MIB;
 /** Linux: `sun_path` has 108 bytes; macOS 104. */
 export const SOCKET_PATH_BYTES_MAX = 100;
+
+// NBD server
+/** Clients at a time; each may open several connections. */
+export const NBD_CONNECTIONS_MAX = 64;
+/** Data of one option: an export name and hundreds of context queries. */
+export const NBD_OPTION_BYTES_MAX: number = 64 * KIB;
+/** NBD protocol: strings have at most 4,096 bytes. */
+export const NBD_STRING_BYTES_MAX = 4096;
+/** Bytes of one READ or WRITE. NBD protocol: clients may count on 32 MiB. */
+export const NBD_REQUEST_BYTES_MAX: number = 32 * MIB;
+/** Bytes that requests and unread answers of one connection hold; from there on nothing more is read from it. */
+export const NBD_CONNECTION_BYTES_MAX: number = 32 * MIB;
+/** The same over all connections. The request that crosses a bound is still served: at most NBD_REQUEST_BYTES_MAX more. */
+export const NBD_SERVER_BYTES_MAX: number = 96 * MIB;
+/** What a request counts for itself, so that requests without data are bounded too. */
+export const NBD_REQUEST_HELD_BYTES: number = 1 * KIB;
+/** Extents in one answer to BLOCK_STATUS, per context; the client asks again for what follows. */
+export const NBD_STATUS_EXTENTS_MAX = 4096;
+/** A client that has not agreed on an export by then is cut off. */
+export const NBD_HANDSHAKE_MS_MAX = 10_000;
+/** When a connection had to wait so long for memory, the one that holds most of it while its client dawdles is cut off. */
+export const NBD_STARVING_MS_MAX = 30_000;
+/** At the end of a connection its client has so long to read its last answers. */
+export const NBD_LINGER_MS_MAX = 5_000;

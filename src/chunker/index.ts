@@ -56,6 +56,18 @@ export {
   type ReplicaPurpose,
 } from './keys.ts';
 export {
+  LOG_FRAME_BYTES_MAX,
+  LOG_FRAME_HEADER_BYTES,
+  LOG_ZEROS_BYTES_MAX,
+  LogFrameBuilder,
+  LogFrameCipher,
+  type LogIdentity,
+  LogOrder,
+  type LogPiece,
+  logFault,
+  logFrameBytes,
+} from './log-frame.ts';
+export {
   entriesOfPage,
   entryAt,
   hasFingerprint,

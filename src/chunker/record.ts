@@ -1,5 +1,5 @@
 /**
- * Sealed records: the shape that slots and manifest pages share.
+ * Sealed records: the shape that slots, manifest pages and frames of shipped logs share.
  *
  *     header 64 (clear, authenticated) | ciphertext clen | tag 16 | zeros
  *
@@ -13,7 +13,8 @@
  * generation, which then leaks that equality and nothing else. No state is kept, so no state can be rolled back.
  *
  * What opens is authentic: sealed by a holder of the key for this replica, disk, number and generation. Whether it is
- * the *newest* such record, only the expected entry tells; a record is therefore never opened without one.
+ * the *newest* such record, only the expected entry tells; a record of a kind that is ever replaced is therefore never
+ * opened without one. A frame of a shipped log is never replaced: the log's random id, in the place of the disk id, is its entry.
  */
 import assert from 'node:assert/strict';
 import { createHmac, createSecretKey, type KeyObject, timingSafeEqual } from 'node:crypto';
@@ -26,6 +27,7 @@ import { isZero } from './zero.ts';
 /** Length of a replica id and of a disk id. */
 export const ID_BYTES = 16;
 const RANDOM_BYTES = 32;
+const NO_PADDING: Uint8Array = new Uint8Array(0);
 const VERSION = 1;
 const SUITE_XAES_256_GCM = 1;
 
@@ -47,7 +49,7 @@ export const HEADER = {
 const AAD = { label: 0, replicaId: 8, diskId: 24, number: 40, header: 48, total: 112 } as const;
 const AAD_NONCE = AAD.header + HEADER.nonce;
 
-/** Who seals and opens: one disk of one replica, with the keys of its epochs. */
+/** Who seals and opens: one disk (or shipped log) of one replica, with the keys of its epochs. */
 export interface SealingContext {
   readonly replicaId: Uint8Array;
   readonly diskId: Uint8Array;
@@ -57,10 +59,10 @@ export interface SealingContext {
   readonly randomBytes: (lengthBytes: number) => Uint8Array;
 }
 
-/** What distinguishes the two kinds of record. */
+/** What distinguishes the kinds of record. */
 export interface RecordKind {
   /** First 8 bytes of the AAD. */
-  readonly label: 'rslot1\0\0' | 'rpage1\0\0';
+  readonly label: 'rslot1\0\0' | 'rpage1\0\0' | 'rlogf1\0\0';
   readonly purpose: 'data' | 'page';
   /** The error for a record that breaks a rule. */
   readonly fault: (number: number, rule: string) => BlockferryError;
@@ -90,6 +92,26 @@ export interface ExpectedRecord {
   readonly epoch: number;
   readonly clen: number;
   readonly tag: Uint8Array;
+}
+
+/** What a record must be that no entry names. Its lengths and its epoch are its own, authenticated with it. */
+export interface ExpectedSelf {
+  readonly magic: number;
+  readonly number: number;
+  readonly generation: number;
+  readonly compressionMax: number;
+  readonly plaintextMin: number;
+  readonly plaintextMax: number;
+  /** A compressed content is at least so long. */
+  readonly packedMin: number;
+}
+
+/** A record that was opened by what it says of itself. */
+export interface OpenedRecord {
+  /** In a new buffer. */
+  readonly content: Buffer;
+  readonly compression: number;
+  readonly plaintextLength: number;
 }
 
 interface EpochSealer {
@@ -166,10 +188,28 @@ export class RecordCipher {
     const padding = bytes.subarray(end + TAG_BYTES);
     const rule = headerFault(header, padding, expected) ?? entryFault(header, tag, expected);
     if (rule !== undefined) throw this.#kind.fault(number, rule);
-    if (!this.#context.epochs.has(expected.epoch)) throw this.#kind.fault(number, 'keys of its epoch are at hand');
+    return this.#decrypt(bytes.subarray(HEADER_BYTES, end + TAG_BYTES), number, expected.epoch);
+  }
+
+  /** The content of a record of its exact length, without padding, that says itself how long it is. */
+  openSelfDescribed(bytes: Uint8Array, expected: ExpectedSelf): OpenedRecord {
+    const { number } = expected;
+    if (bytes.byteLength < HEADER_BYTES) throw this.#kind.fault(number, 'the header is whole');
+    const header = this.#header;
+    header.set(bytes.subarray(0, HEADER_BYTES));
+    const rule = headerFault(header, NO_PADDING, expected) ?? selfFault(header, bytes.byteLength, expected);
+    if (rule !== undefined) throw this.#kind.fault(number, rule);
+    const compression = header[HEADER.compression]!;
+    const plaintextLength = header.readUInt32LE(HEADER.plaintextLength);
+    const content = this.#decrypt(bytes.subarray(HEADER_BYTES), number, header.readUInt32LE(HEADER.epoch));
+    return { content, compression, plaintextLength };
+  }
+
+  /** Opens ciphertext and tag under the header that stands in the AAD. */
+  #decrypt(sealed: Uint8Array, number: number, epoch: number): Buffer {
+    if (!this.#context.epochs.has(epoch)) throw this.#kind.fault(number, 'keys of its epoch are at hand');
     writeU64(this.#aad, AAD.number, number);
-    const sealed = bytes.subarray(HEADER_BYTES, end + TAG_BYTES);
-    const plaintext = this.#sealer(expected.epoch).content.open(this.#nonce, this.#aad, sealed);
+    const plaintext = this.#sealer(epoch).content.open(this.#nonce, this.#aad, sealed);
     if (plaintext === undefined) throw this.#kind.fault(number, 'authentication tag verifies');
     return plaintext;
   }
@@ -193,8 +233,13 @@ export class RecordCipher {
     return made;
   }
 }
+
 /** The rule that header or padding break by themselves. */
-function headerFault(header: Buffer, padding: Uint8Array, expected: ExpectedRecord): string | undefined {
+function headerFault(
+  header: Buffer,
+  padding: Uint8Array,
+  expected: Pick<ExpectedRecord, 'magic' | 'compressionMax'>,
+): string | undefined {
   if (header.readUInt32LE(HEADER.magic) !== expected.magic) return 'magic is right';
   if (header[HEADER.version] !== VERSION) return 'version is 1';
   if (header[HEADER.suite] !== SUITE_XAES_256_GCM) return 'cipher suite is 1';
@@ -215,6 +260,21 @@ function entryFault(header: Buffer, tag: Uint8Array, expected: ExpectedRecord): 
   if (header.readUInt32LE(HEADER.epoch) !== expected.epoch) return 'epoch is that of the manifest';
   if (!timingSafeEqual(tag, expected.tag)) return 'tag is that of the manifest';
   return undefined;
+}
+
+/** The rule that a header breaks that is taken at its word. */
+function selfFault(header: Buffer, recordBytes: number, expected: ExpectedSelf): string | undefined {
+  const clen = header.readUInt32LE(HEADER.clen);
+  const plaintextLength = header.readUInt32LE(HEADER.plaintextLength);
+  const { plaintextMin, plaintextMax, packedMin } = expected;
+  if (header.readBigUInt64LE(HEADER.generation) !== BigInt(expected.generation)) return 'generation is right';
+  if (plaintextLength < plaintextMin || plaintextLength > plaintextMax) {
+    return `plaintext has ${plaintextMin} … ${plaintextMax} bytes`;
+  }
+  const fits =
+    header[HEADER.compression] === 0 ? clen === plaintextLength : clen >= packedMin && clen < plaintextLength;
+  if (!fits) return 'clen fits the compression';
+  return recordBytes === HEADER_BYTES + clen + TAG_BYTES ? undefined : 'length is exactly that of the header';
 }
 
 /** Writes a safe integer as u64, without a bigint. */
