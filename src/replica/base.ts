@@ -24,7 +24,17 @@ export interface BasePlace {
   readonly offset: number;
 }
 
-/** A run of chunks that lie side by side, in the base and in a buffer. */
+/** Bytes of a buffer that belong to a chunk. */
+export interface BasePiece {
+  readonly chunk: number;
+  /** Where in the place of the chunk they go; absent: at its front. */
+  readonly chunkOffset?: number;
+  /** Where in the buffer they are. */
+  readonly offset: number;
+  readonly lengthBytes: number;
+}
+
+/** Pieces that lie side by side, in the base and in a buffer. */
 export interface BaseRun {
   readonly segment: number;
   readonly offset: number;
@@ -72,13 +82,11 @@ export class BaseLayout {
   }
 
   /** Joins what lies side by side, in the base and in `buffer`, into runs of at most one Put Page. */
-  runs(
-    pieces: readonly { readonly chunk: number; readonly offset: number; readonly lengthBytes: number }[],
-    buffer: ArrayBuffer,
-  ): readonly BaseRun[] {
+  runs(pieces: readonly BasePiece[], buffer: ArrayBuffer): readonly BaseRun[] {
     const runs: (BasePlace & { start: number; lengthBytes: number })[] = [];
-    for (const { chunk, offset, lengthBytes } of pieces) {
-      const place = this.place(chunk);
+    for (const { chunk, chunkOffset = 0, offset, lengthBytes } of pieces) {
+      const chunkPlace = this.place(chunk);
+      const place = { segment: chunkPlace.segment, offset: chunkPlace.offset + chunkOffset };
       const last = runs.at(-1);
       const joins =
         last !== undefined &&

@@ -6,21 +6,30 @@
  */
 
 import { MIB } from '../bytes.ts';
-import { ENTRY_BYTES, isZeroEntry, slotSizeBytes } from '../chunker/index.ts';
+import { ENTRY_BYTES, entryAt, isZeroEntry, slotSizeBytes } from '../chunker/index.ts';
 import { throwIfAborted } from '../errors.ts';
 import type { Ports } from '../ports.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
-import { type BufferPool, type ScanResult, VERDICT, type WorkerPool } from '../workers/index.ts';
+import { type BufferPool, type ScanResult, type ScanTask, VERDICT, type WorkerPool } from '../workers/index.ts';
+import type { BasePiece } from './base.ts';
+import { BusyTime } from './busy-time.ts';
+import { type ChunkRun, chunkRuns } from './chunk-runs.ts';
 import type { LiveBase } from './live-base.ts';
 import type { ManifestTree } from './manifest-tree.ts';
 import { packRanges } from './pack-ranges.ts';
+import type { ChangedChunk, RawPatches } from './raw-patches.ts';
 import type { SyncLedger } from './sync-ledger.ts';
-import { chunkRuns, type DataChunk, type PlanWindow, planWindows } from './sync-plan.ts';
+import { type DataChunk, type PlanWindow, planWindows } from './sync-plan.ts';
 
 /** Bytes of disk per message to a worker: large enough that messages cost nothing, small enough to spread. */
 export const BATCH_BYTES: number = 2 * MIB;
 /** Bytes of disk per window, the grain of checkpoints and of what an interrupted run sends twice. */
 const WINDOW_BYTES = 64 * MIB;
+/**
+ * Runs of scattered chunks per window: the windows that are under way together stay within what a root can name as
+ * suspects without condensing.
+ */
+const WINDOW_RUNS_MAX = 128;
 /** A checkpoint is due after this much sent, or this much time. */
 const CHECKPOINT_SENT_BYTES = 64 * MIB;
 const CHECKPOINT_MS = 5_000;
@@ -42,8 +51,30 @@ export interface DiskSyncCounts {
   chunksCompared: number;
   chunksSent: number;
   chunksCleared: number;
+  /** Bytes handed to the store: of a chunk of a raw base, often but a few of its blocks. */
   sentBytes: number;
+  /** Bytes of the base that were fetched to find these blocks. */
+  fetchedBytes: number;
+  /** Chunks that turned out damaged in the base meanwhile; they were sent whole. */
+  chunksDamaged: number;
+  /** Time in which workers had something to read, and in which the store was being sent something. */
+  readMs: number;
+  sendMs: number;
 }
+
+/** Counts of a disk of which nothing was done. */
+export const NO_COUNTS: Readonly<DiskSyncCounts> = {
+  readBytes: 0,
+  doneBytes: 0,
+  chunksCompared: 0,
+  chunksSent: 0,
+  chunksCleared: 0,
+  sentBytes: 0,
+  fetchedBytes: 0,
+  chunksDamaged: 0,
+  readMs: 0,
+  sendMs: 0,
+};
 
 export interface DiskSyncSetup {
   readonly disk: number;
@@ -54,8 +85,12 @@ export interface DiskSyncSetup {
   readonly tree: ManifestTree;
   readonly base: LiveBase;
   readonly ledger: SyncLedger;
+  /** The chunks to look at, with all suspects among them; absent: all. */
+  readonly only?: readonly ChunkRun[] | undefined;
   /** Every chunk counts as differing. */
   readonly full: boolean;
+  /** Finds what of changed chunks has to be written; absent: they are written whole. */
+  readonly findPatches?: ((changes: readonly ChangedChunk[], buffer: ArrayBuffer) => Promise<RawPatches>) | undefined;
   /** Commits a root that allows writing below `intentEnd`, with all that is settled. */
   readonly checkpoint: (intentEnd: number) => Promise<void>;
   readonly pool: WorkerPool;
@@ -67,14 +102,9 @@ export interface DiskSyncSetup {
 
 export class DiskSync {
   readonly #setup: DiskSyncSetup;
-  readonly counts: DiskSyncCounts = {
-    readBytes: 0,
-    doneBytes: 0,
-    chunksCompared: 0,
-    chunksSent: 0,
-    chunksCleared: 0,
-    sentBytes: 0,
-  };
+  readonly counts: DiskSyncCounts = { ...NO_COUNTS };
+  readonly #reading: BusyTime;
+  readonly #sending: BusyTime;
   readonly #running: Set<Promise<void>> = new Set();
   #failure: unknown;
   #checkpoint: Promise<void> | undefined;
@@ -83,14 +113,22 @@ export class DiskSync {
 
   constructor(setup: DiskSyncSetup) {
     this.#setup = setup;
+    this.#reading = new BusyTime(setup.ports.clock);
+    this.#sending = new BusyTime(setup.ports.clock);
     this.#checkpointMs = setup.ports.clock.monotonicMs();
   }
 
   /** Runs to the end of the disk; all that differs is then acknowledged by the store and stands in the tree. */
   async run(): Promise<void> {
-    const { source, chunkBytes, ledger } = this.#setup;
-    const windowChunks = Math.max(1, WINDOW_BYTES / chunkBytes);
-    const plan = planWindows(source, chunkBytes, ledger.cursor, windowChunks);
+    const { source, chunkBytes, ledger, only } = this.#setup;
+    const dataChunksMax = Math.max(1, WINDOW_BYTES / chunkBytes);
+    const plan = planWindows(source, {
+      chunkBytes,
+      firstChunk: ledger.cursor,
+      only,
+      dataChunksMax,
+      runsMax: WINDOW_RUNS_MAX,
+    });
     try {
       let next = await plan.next();
       while (!next.done) {
@@ -207,7 +245,8 @@ export class DiskSync {
     for (const [i, { chunk }] of chunks.entries()) {
       entries.set(await tree.entry(chunk), i * ENTRY_BYTES);
     }
-    const result = await pool.scan({
+    const forced = Uint8Array.from(chunks, ({ chunk }) => (full || ledger.isSuspect(chunk) ? 1 : 0));
+    const task: ScanTask = {
       kind: 'scan',
       purpose: 'send',
       disk,
@@ -215,10 +254,11 @@ export class DiskSync {
       chunks: Float64Array.from(chunks, ({ chunk }) => chunk),
       ...packRanges(chunks, chunkBytes),
       entries,
-      forced: Uint8Array.from(chunks, ({ chunk }) => (full || ledger.isSuspect(chunk) ? 1 : 0)),
+      forced,
       buffer,
-    });
-    await this.#send(chunks, entries, result, allow);
+    };
+    const result = await this.#reading.during(() => pool.scan(task));
+    await this.#send(chunks, entries, forced, result, allow);
     buffers.release(result.buffer);
     this.counts.readBytes += result.readBytes;
     this.counts.doneBytes += chunks.reduce(
@@ -226,36 +266,55 @@ export class DiskSync {
       0,
     );
     this.counts.chunksCompared += chunks.length;
+    this.counts.readMs = this.#reading.totalMs;
+    this.counts.sendMs = this.#sending.totalMs;
     this.#setup.onProgress(this.counts);
   }
 
   async #send(
     chunks: readonly DataChunk[],
     oldEntries: Uint8Array,
+    forced: Uint8Array,
     { verdicts, entries, places, buffer }: ScanResult,
     allow: () => Promise<void>,
   ): Promise<void> {
     const { base, tree } = this.#setup;
-    const changed: { readonly chunk: number; readonly offset: number; readonly lengthBytes: number }[] = [];
+    const changed: ChangedChunk[] = [];
     const zero: number[] = [];
     for (const [i, { chunk }] of chunks.entries()) {
-      if (verdicts[i] === VERDICT.changed)
-        changed.push({ chunk, offset: places[i * 2]!, lengthBytes: places[i * 2 + 1]! });
-      else if (verdicts[i] === VERDICT.zero) zero.push(chunk);
+      if (verdicts[i] === VERDICT.changed) {
+        const place = { offset: places[i * 2]!, lengthBytes: places[i * 2 + 1]! };
+        changed.push({ chunk, ...place, oldEntry: entryAt(oldEntries, i), isForced: forced[i] === 1 });
+      } else if (verdicts[i] === VERDICT.zero) zero.push(chunk);
     }
     if (changed.length === 0 && zero.length === 0) return;
+    const pieces = await this.#pieces(changed, buffer, allow);
     await allow();
     // Not `+= await`: that would read the sum before the wait and lose what others add meanwhile.
-    const sentBytes = await base.write(changed, buffer);
+    const sentBytes = await this.#sending.during(() => base.write(pieces, buffer));
     this.counts.sentBytes += sentBytes;
     for (const { from, to } of chunkRuns(zero)) await base.clear(from, to);
     for (const [i, { chunk }] of chunks.entries()) {
       if (verdicts[i] === VERDICT.same) continue;
-      const entry = entries.subarray(i * ENTRY_BYTES, (i + 1) * ENTRY_BYTES);
       if (verdicts[i] === VERDICT.changed) this.counts.chunksSent += 1;
-      else if (!isZeroEntry(oldEntries.subarray(i * ENTRY_BYTES, (i + 1) * ENTRY_BYTES)))
-        this.counts.chunksCleared += 1;
-      await tree.setEntry(chunk, entry);
+      else if (!isZeroEntry(entryAt(oldEntries, i))) this.counts.chunksCleared += 1;
+      await tree.setEntry(chunk, entryAt(entries, i));
     }
+  }
+
+  /** What of changed chunks has to be written, over what is cleared here first where that helps. */
+  async #pieces(
+    changed: readonly ChangedChunk[],
+    buffer: ArrayBuffer,
+    allow: () => Promise<void>,
+  ): Promise<readonly BasePiece[]> {
+    const { base, findPatches } = this.#setup;
+    if (!findPatches) return changed;
+    const { clear, pieces, fetchedBytes, damaged } = await findPatches(changed, buffer);
+    this.counts.fetchedBytes += fetchedBytes;
+    this.counts.chunksDamaged += damaged;
+    if (clear.length > 0) await allow();
+    for (const { from, to } of clear) await base.clear(from, to);
+    return pieces;
   }
 }

@@ -1,5 +1,6 @@
 /** The door of the replica: its format, and the verbs sync, restore and verify. */
 export { BaseLayout, fitsRaw, rawBlobBytes } from './base.ts';
+export { type ChunkRun, chunkRuns, joinRuns } from './chunk-runs.ts';
 export { Committer, type RootChange, type SaveAnchor } from './committer.ts';
 export { type Claim, claimPlace, createReplica, foreign, isTaken } from './create-replica.ts';
 export {
@@ -49,8 +50,9 @@ export {
   type SyncState,
 } from './root.ts';
 export { checkAnchor, decodeRoot, encodeRoot, rootHash } from './root-record.ts';
+export { sourceStamp } from './source-stamp.ts';
 export { type SyncProgress, type SyncResult, type SyncSetup, sync } from './sync.ts';
-export { chunkRuns, dataBytes } from './sync-plan.ts';
+export { dataBytes } from './sync-plan.ts';
 export {
   type CompareCounts,
   compareDisk,

@@ -2,9 +2,9 @@
  * The live base of one disk: writing and clearing chunks, under the fence and lease of a writer session.
  *
  * Segments are created when the first chunk goes there; clearing what was never created costs nothing. Each call
- * resolves when the store has acknowledged it; `flush` makes what was acknowledged durable (a folder syncs).
+ * resolves when the store has acknowledged it, and rejects when the session is cancelled; `flush` makes what was acknowledged durable (a folder syncs).
  */
-import type { BaseLayout } from './base.ts';
+import type { BaseLayout, BasePiece } from './base.ts';
 import { baseKey } from './layout.ts';
 import type { SessionBlob, WriterSession } from './writer-session.ts';
 
@@ -27,14 +27,11 @@ export class LiveBase {
   }
 
   /** Writes pieces of `buffer` where their chunks belong; returns the bytes sent. */
-  async write(
-    pieces: readonly { readonly chunk: number; readonly offset: number; readonly lengthBytes: number }[],
-    buffer: ArrayBuffer,
-  ): Promise<number> {
+  async write(pieces: readonly BasePiece[], buffer: ArrayBuffer): Promise<number> {
     this.#changed ||= pieces.length > 0;
     const sent = this.#layout.runs(pieces, buffer).map(async ({ segment, offset, bytes }) => {
       const blob = await this.#segment(segment, true);
-      await blob!.write(bytes, offset);
+      await blob!.write(bytes, offset, this.#options());
       return bytes.byteLength;
     });
     return (await Promise.all(sent)).reduce((sum, n) => sum + n, 0);
@@ -45,8 +42,15 @@ export class LiveBase {
     this.#changed = true;
     for (const { segment, offset, lengthBytes } of this.#layout.spans(from, to)) {
       const blob = await this.#segment(segment, false);
-      await blob?.clear(offset, lengthBytes);
+      await blob?.clear(offset, lengthBytes, this.#options());
     }
+  }
+
+  /** What stands in the place of neighbouring chunks [from, to) of one segment; undefined if it was never created. */
+  async read(from: number, to: number): Promise<Uint8Array | undefined> {
+    const [place] = this.#layout.spans(from, to);
+    const blob = await this.#segment(place!.segment, false);
+    return blob?.read(place!.offset, place!.lengthBytes, this.#options());
   }
 
   async flush(): Promise<void> {
@@ -71,6 +75,11 @@ export class LiveBase {
       if (blob) blobs.push(blob);
     }
     return blobs;
+  }
+
+  /** A cancelled session does not wait for a store that is out of reach. */
+  #options(): { readonly signal: AbortSignal } {
+    return { signal: this.#session.signal };
   }
 
   async #segment(segment: number, create: boolean): Promise<SessionBlob | undefined> {

@@ -6,7 +6,14 @@
  * `intentEnd` the end of what the last committed root allows. A crash at any instant then leaves a root from which the
  * next run knows what to look at again, and what to send whatever its fingerprint says.
  */
-import type { SuspectRange } from './root.ts';
+import { type ChunkRun, runsWithin } from './chunk-runs.ts';
+import { SUSPECT_RANGES_MAX, type SuspectRange } from './root.ts';
+
+/** Suspects that a run may inherit, and as many of its own: a root can name them all. */
+export const INHERITED_SUSPECTS_MAX: number = SUSPECT_RANGES_MAX / 2;
+const OWN_SUSPECTS_MAX = SUSPECT_RANGES_MAX / 2;
+
+const ALL_CHUNKS: readonly ChunkRun[] = [{ from: 0, to: Number.POSITIVE_INFINITY }];
 
 interface Window {
   readonly from: number;
@@ -33,14 +40,17 @@ export function condenseSuspects(ranges: readonly SuspectRange[], max: number): 
 
 export class SyncLedger {
   readonly #disk: number;
+  /** The chunks that the run looks at; no other is ever written. */
+  readonly #set: readonly ChunkRun[];
   readonly #windows: Window[] = [];
   /** Left by an interrupted run; forgotten as the cursor passes them. */
   readonly #inherited: readonly SuspectRange[];
   #cursor: number;
   #intentEnd: number;
 
-  constructor(disk: number, cursor: number, inherited: readonly SuspectRange[]) {
+  constructor(disk: number, cursor: number, inherited: readonly SuspectRange[], set: readonly ChunkRun[] = ALL_CHUNKS) {
     this.#disk = disk;
+    this.#set = set;
     this.#cursor = cursor;
     this.#intentEnd = cursor;
     this.#inherited = inherited;
@@ -79,9 +89,10 @@ export class SyncLedger {
 
   /** The suspects to commit so that writing is allowed below `intentEnd`. */
   suspects(intentEnd: number): readonly SuspectRange[] {
-    const own = { disk: this.#disk, from: this.#cursor, to: Math.max(intentEnd, this.#intentEnd) };
+    const allowed = runsWithin(this.#set, this.#cursor, Math.max(intentEnd, this.#intentEnd));
+    const own = Array.from(allowed, (run) => ({ disk: this.#disk, ...run }));
     const left = this.#inherited.filter((range) => range.disk !== this.#disk || range.to > this.#cursor);
-    return own.to > own.from ? [...left, own] : left;
+    return [...left, ...condenseSuspects(own, OWN_SUSPECTS_MAX)];
   }
 
   /** A root with `suspects(intentEnd)` was committed. */

@@ -2,9 +2,12 @@
  * What a sync has to look at, in chunk order: a source's extents cut at chunk borders.
  *
  * A chunk with any data is a `DataChunk` with the places to read; what is absent or zero comes as long empty spans, so
- * that the plan of an empty 64 TiB disk is one item. Reads no data and knows nothing of the replica.
+ * that the plan of an empty 64 TiB disk is one item. Of a disk of which only some chunks are to be looked at, extents are
+ * asked for those alone. The extents of a window are asked when it is its turn: those of a disk that is being written
+ * are true for the moment only. Reads no data and knows nothing of the replica.
  */
 import type { Extent, VirtualDisk } from '../vhd/index.ts';
+import { type ChunkRun, runsWithin } from './chunk-runs.ts';
 
 /** A chunk of which at least a part is data. */
 export interface DataChunk {
@@ -13,13 +16,7 @@ export interface DataChunk {
   readonly extents: readonly Extent[];
 }
 
-/** Chunks [from, to). */
-export interface ChunkRun {
-  readonly from: number;
-  readonly to: number;
-}
-
-/** A run of the plan: chunks [from, to), all of them either in `data` or in `empty`. */
+/** A run of the plan: chunks [from, to), those of them that are to be looked at being either in `data` or in `empty`. */
 export interface PlanWindow {
   readonly from: number;
   readonly to: number;
@@ -28,15 +25,16 @@ export interface PlanWindow {
   readonly empty: readonly ChunkRun[];
 }
 
-/** Ascending chunk numbers as runs of neighbours [from, to). */
-export function chunkRuns(chunks: readonly number[]): readonly ChunkRun[] {
-  const runs: { from: number; to: number }[] = [];
-  for (const chunk of chunks) {
-    const last = runs.at(-1);
-    if (last?.to === chunk) last.to = chunk + 1;
-    else runs.push({ from: chunk, to: chunk + 1 });
-  }
-  return runs;
+export interface PlanOptions {
+  readonly chunkBytes: number;
+  /** Where the first window begins. */
+  readonly firstChunk: number;
+  /** The chunks to look at; absent: all. */
+  readonly only?: readonly ChunkRun[] | undefined;
+  /** Data chunks of a window at most. */
+  readonly dataChunksMax: number;
+  /** Runs of `only` in a window at most. */
+  readonly runsMax?: number;
 }
 
 /** Part of a data or memory extent. */
@@ -48,83 +46,105 @@ export function sliceExtent(extent: Extent, start: number, end: number): Extent 
   return { ...extent, ...range };
 }
 
-/** Collects one window after the other. */
+/** Collects one window. */
 class WindowBuilder {
-  from: number;
+  readonly #dataChunksMax: number;
+  readonly #data: { readonly chunk: number; readonly extents: Extent[] }[] = [];
+  readonly #empty: ChunkRun[] = [];
+  /** The first chunk that nothing was said of yet. */
   next: number;
-  data: DataChunk[] = [];
-  empty: ChunkRun[] = [];
 
-  constructor(from: number) {
-    this.from = from;
+  constructor(from: number, dataChunksMax: number) {
     this.next = from;
+    this.#dataChunksMax = dataChunksMax;
+  }
+
+  get isFull(): boolean {
+    return this.#data.length >= this.#dataChunksMax;
   }
 
   addEmpty(to: number): void {
-    if (to > this.next) this.empty.push({ from: this.next, to });
+    if (to > this.next) this.#empty.push({ from: this.next, to });
     this.next = Math.max(this.next, to);
   }
 
-  addData(chunk: number, extents: readonly Extent[]): void {
-    this.addEmpty(chunk);
-    this.data.push({ chunk, extents });
-    this.next = chunk + 1;
+  /** A data extent inside one chunk. False if that chunk would be one too many. */
+  add(chunk: number, extent: Extent): boolean {
+    if (this.#data.at(-1)?.chunk !== chunk) {
+      if (this.isFull) return false;
+      this.addEmpty(chunk);
+      this.#data.push({ chunk, extents: [] });
+      this.next = chunk + 1;
+    }
+    this.#data.at(-1)!.extents.push(extent);
+    return true;
   }
 
-  take(): PlanWindow {
-    const window = { from: this.from, to: this.next, data: this.data, empty: this.empty };
-    this.from = this.next;
-    this.data = [];
-    this.empty = [];
-    return window;
+  window(from: number, to: number): PlanWindow {
+    return { from, to, data: this.#data, empty: this.#empty };
   }
 }
 
 /**
- * Windows of at most `dataChunksMax` data chunks (and at most as many empty spans) over chunks [firstChunk, end of
- * disk). They follow one another without gaps.
+ * Windows over chunks [firstChunk, end of disk) of at most `dataChunksMax` data chunks, and of at most as many empty
+ * spans and runs more. They follow one another without gaps.
  */
-export async function* planWindows(
-  disk: VirtualDisk,
-  chunkBytes: number,
-  firstChunk: number,
-  dataChunksMax: number,
-): AsyncGenerator<PlanWindow> {
-  const sizeBytes = disk.info.virtualSizeBytes;
-  const start = Math.min(firstChunk * chunkBytes, sizeBytes);
-  const builder = new WindowBuilder(firstChunk);
-  let openChunk = -1;
-  let openExtents: Extent[] = [];
-  for await (const extent of disk.extents(start, sizeBytes - start)) {
+export async function* planWindows(disk: VirtualDisk, options: PlanOptions): AsyncGenerator<PlanWindow> {
+  const { chunkBytes, firstChunk, dataChunksMax, runsMax = Number.POSITIVE_INFINITY } = options;
+  const end = Math.ceil(disk.info.virtualSizeBytes / chunkBytes);
+  const set = options.only ?? [{ from: 0, to: end }];
+  for (let from = firstChunk; from < end; ) {
+    const builder = new WindowBuilder(from, dataChunksMax);
+    let runs = 0;
+    for (const run of runsWithin(set, from, end)) {
+      if (builder.isFull || runs === runsMax) break;
+      await planRun(disk, chunkBytes, run, builder);
+      runs += 1;
+    }
+    // Up to the next chunk to look at: a window of nothing but others would be one for nothing.
+    const [rest] = runsWithin(set, builder.next, end);
+    const to = rest?.from ?? end;
+    yield builder.window(from, to);
+    from = to;
+  }
+}
+
+/** Adds what the disk has in a run; up to the first chunk that the window has no room for. */
+async function planRun(disk: VirtualDisk, chunkBytes: number, run: ChunkRun, builder: WindowBuilder): Promise<void> {
+  builder.next = run.from;
+  const { offset, lengthBytes } = bytesOfRun(disk, chunkBytes, run);
+  for await (const extent of disk.extents(offset, lengthBytes)) {
     if (extent.kind === 'absent' || extent.kind === 'zero') continue;
     const end = extent.offset + extent.lengthBytes;
     for (let at = extent.offset; at < end; ) {
       const chunk = Math.floor(at / chunkBytes);
       const to = Math.min(end, (chunk + 1) * chunkBytes);
-      if (chunk !== openChunk) {
-        if (openChunk >= 0) {
-          builder.addData(openChunk, openExtents);
-          if (builder.data.length >= dataChunksMax) yield builder.take();
-        }
-        openChunk = chunk;
-        openExtents = [];
-      }
-      openExtents.push(sliceExtent(extent, at, to));
+      if (!builder.add(chunk, sliceExtent(extent, at, to))) return;
       at = to;
     }
   }
-  if (openChunk >= 0) builder.addData(openChunk, openExtents);
-  builder.addEmpty(Math.ceil(sizeBytes / chunkBytes));
-  if (builder.next > builder.from) yield builder.take();
+  builder.addEmpty(run.to);
 }
 
-/** Bytes of the disk that its files hold: what a first sync has to read. Costs the block tables, no data. */
-export async function dataBytes(disk: VirtualDisk, firstChunk: number, chunkBytes: number): Promise<number> {
-  const sizeBytes = disk.info.virtualSizeBytes;
-  const start = Math.min(firstChunk * chunkBytes, sizeBytes);
+function bytesOfRun({ info }: VirtualDisk, chunkBytes: number, { from, to }: ChunkRun) {
+  const offset = from * chunkBytes;
+  return { offset, lengthBytes: Math.min(to * chunkBytes, info.virtualSizeBytes) - offset };
+}
+
+/** Bytes of the disk from a chunk on that its files hold: what has to be read. Costs the block tables, no data. */
+export async function dataBytes(
+  disk: VirtualDisk,
+  firstChunk: number,
+  chunkBytes: number,
+  only?: readonly ChunkRun[],
+): Promise<number> {
+  const end = Math.ceil(disk.info.virtualSizeBytes / chunkBytes);
   let total = 0;
-  for await (const extent of disk.extents(start, sizeBytes - start)) {
-    if (extent.kind === 'data' || extent.kind === 'memory') total += extent.lengthBytes;
+  for (const run of runsWithin(only ?? [{ from: 0, to: end }], firstChunk, end)) {
+    const { offset, lengthBytes } = bytesOfRun(disk, chunkBytes, run);
+    for await (const extent of disk.extents(offset, lengthBytes)) {
+      if (extent.kind === 'data' || extent.kind === 'memory') total += extent.lengthBytes;
+    }
   }
   return total;
 }

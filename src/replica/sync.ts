@@ -6,7 +6,7 @@
  * what was compared, unless the source changed in between.
  */
 import { bytesEqual } from '../bytes.ts';
-import { PAGE_BYTES } from '../chunker/index.ts';
+import { ChunkKernel, createFingerprinter, PAGE_BYTES } from '../chunker/index.ts';
 import { BlockferryError } from '../errors.ts';
 import { GUID_BYTES, randomGuid } from '../guid.ts';
 import type { Ports } from '../ports.ts';
@@ -15,11 +15,12 @@ import { BufferPool, type WorkerPool } from '../workers/index.ts';
 import { BaseLayout } from './base.ts';
 import { collectSnapshots } from './collect-snapshots.ts';
 import type { Committer } from './committer.ts';
-import { batchBufferBytes, DiskSync, type DiskSyncCounts } from './disk-sync.ts';
+import { batchBufferBytes, DiskSync, type DiskSyncCounts, type DiskSyncSetup, NO_COUNTS } from './disk-sync.ts';
 import { manifestKey } from './layout.ts';
 import { LiveBase } from './live-base.ts';
 import { ManifestTree } from './manifest-tree.ts';
-import { pageCipher } from './replica.ts';
+import { findPatches } from './raw-patches.ts';
+import { pageCipher, type Replica } from './replica.ts';
 import {
   type Baseline,
   type CopyState,
@@ -28,12 +29,11 @@ import {
   type PointDisk,
   type RecoveryPoint,
   type Root,
-  SUSPECT_RANGES_MAX,
   type SuspectRange,
   sameTables,
 } from './root.ts';
 import { sourceChanged, sourceStamp } from './source-stamp.ts';
-import { condenseSuspects, SyncLedger } from './sync-ledger.ts';
+import { condenseSuspects, INHERITED_SUSPECTS_MAX, SyncLedger } from './sync-ledger.ts';
 import { dataBytes } from './sync-plan.ts';
 import type { SessionBlob, WriterSession } from './writer-session.ts';
 
@@ -70,6 +70,7 @@ interface LiveDisk {
   readonly base: LiveBase;
   readonly manifest: SessionBlob;
   readonly tree: ManifestTree;
+  readonly findPatches: DiskSyncSetup['findPatches'];
 }
 
 /** Runs a sync to its recovery point. @throws SOURCE_CHANGED, and what disks, store and keys throw. */
@@ -123,15 +124,25 @@ async function openLive({ committer, session, ports }: SyncSetup, disk: number):
   };
   const tables = replica.record.root.disks[disk]!.tables;
   const tree = new ManifestTree(description, pageCipher(replica, disk, ports), access, tables);
-  return { base: new LiveBase(description.id, new BaseLayout(description), session), manifest, tree };
+  const base = new LiveBase(description.id, new BaseLayout(description), session);
+  return { base, manifest, tree, findPatches: await patchFinder(replica, disk, base) };
+}
+
+/** Of a raw base that a sync has filled once, no more is written than the blocks that differ. */
+async function patchFinder(replica: Replica, disk: number, base: LiveBase): Promise<DiskSyncSetup['findPatches']> {
+  const { description, keyring, record } = replica;
+  if (description.disks[disk]!.layout !== 'raw' || record.root.baselines.length === 0) return undefined;
+  const kernel = new ChunkKernel({
+    fingerprinter: await createFingerprinter(description.fingerprint, keyring.keys.fingerprint),
+  });
+  return (changes, buffer) => findPatches(changes, buffer, base, kernel);
 }
 
 /** Where to begin: after an interruption at its cursor, if the source is still the same; else at the front. */
 function startingState({ committer, suspect = [], full }: SyncSetup, stamp: Uint8Array): CopyState {
   const { sync: unfinished, baselines } = committer.root;
   const kind = baselines.length === 0 ? 'initial' : 'resync';
-  // Half of what a root may hold; each disk adds one of its own.
-  const inherited = condenseSuspects([...(unfinished?.suspect ?? []), ...suspect], SUSPECT_RANGES_MAX / 2);
+  const inherited = condenseSuspects([...(unfinished?.suspect ?? []), ...suspect], INHERITED_SUSPECTS_MAX);
   const interrupted = unfinished?.kind === 'apply' ? undefined : unfinished;
   const resumes = interrupted && !full && suspect.length === 0 && bytesEqual(interrupted.source, stamp);
   const position = resumes ? { disk: interrupted.disk, cursor: interrupted.cursor } : { disk: 0, cursor: 0 };
@@ -147,7 +158,7 @@ async function syncDisk(
   const { committer, sources, pool, ports, signal, full = false } = setup;
   const { chunkBytes } = committer.replica.description.disks[disk]!;
   const settled = disk < start.disk;
-  if (settled) return { readBytes: 0, doneBytes: 0, chunksCompared: 0, chunksSent: 0, chunksCleared: 0, sentBytes: 0 };
+  if (settled) return NO_COUNTS;
   const { tree, base } = live[disk]!;
   const ledger = new SyncLedger(
     disk,
@@ -176,6 +187,7 @@ async function syncDisk(
     base,
     ledger,
     full,
+    findPatches: live[disk]!.findPatches,
     checkpoint,
     pool,
     buffers,

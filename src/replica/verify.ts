@@ -2,11 +2,12 @@
  * verify, the verb: open every slot of a recovery point (or a sample of them), and on request compare the manifest with
  * the live disk. Changes nothing, writes nothing; what does not verify is reported, not thrown.
  */
-import { ENTRY_BYTES } from '../chunker/index.ts';
-import type { WireError } from '../errors.ts';
+import { ENTRY_BYTES, entryAt, isZeroEntry } from '../chunker/index.ts';
+import { throwIfAborted, type WireError } from '../errors.ts';
 import type { Ports } from '../ports.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
 import { BufferPool, VERDICT, type WorkerPool } from '../workers/index.ts';
+import { type ChunkRun, runsWithin } from './chunk-runs.ts';
 import { BATCH_BYTES, batchBufferBytes } from './disk-sync.ts';
 import { type DiskState, FrozenDisk, type ReadAccess } from './frozen-disk.ts';
 import type { ManifestTree } from './manifest-tree.ts';
@@ -78,24 +79,32 @@ export interface CompareSetup {
   readonly disk: number;
   readonly chunkBytes: number;
   readonly tree: ManifestTree;
+  /** The chunks to look at; absent: all. */
+  readonly only?: readonly ChunkRun[] | undefined;
+  /** Chunks that a sync sends whatever their fingerprint says: they count as differing. */
+  readonly suspect?: readonly ChunkRun[];
   readonly pool: WorkerPool;
   readonly signal: AbortSignal;
   readonly onProgress?: (readBytes: number) => void;
 }
 
 export interface CompareCounts {
+  /** All that a sync would send or clear. */
   readonly differingChunks: number;
+  /** Those of them that it would clear. */
+  readonly clearedChunks: number;
+  /** Those of them that the replica has in another version, which a sync of a raw base fetches. */
+  readonly patchedChunks: number;
   readonly readBytes: number;
 }
 
 /** Chunks of a live disk whose content is not what the manifest says. Reads the disk, fetches no slot. */
 export async function compareDisk(setup: CompareSetup): Promise<CompareCounts> {
-  const { source, disk, chunkBytes, tree, pool, signal } = setup;
+  const { source, disk, chunkBytes, tree, pool, signal, only, suspect = [] } = setup;
   const perBatch = Math.max(1, BATCH_BYTES / chunkBytes);
   const buffers = new BufferPool(ENTRY_BYTES, pool.threads * 2);
   const running = new Set<Promise<void>>();
-  let differingChunks = 0;
-  let readBytes = 0;
+  const counts = { differingChunks: 0, clearedChunks: 0, patchedChunks: 0, readBytes: 0 };
   let failure: unknown;
   const compare = async (chunks: readonly DataChunk[], buffer: ArrayBuffer): Promise<void> => {
     const entries = new Uint8Array(chunks.length * ENTRY_BYTES);
@@ -114,18 +123,30 @@ export async function compareDisk(setup: CompareSetup): Promise<CompareCounts> {
       buffer,
     });
     buffers.release(result.buffer);
-    readBytes += result.readBytes;
-    for (const verdict of result.verdicts) if (verdict !== VERDICT.same) differingChunks += 1;
-    setup.onProgress?.(readBytes);
+    counts.readBytes += result.readBytes;
+    for (const [i, verdict] of result.verdicts.entries()) {
+      const { chunk } = chunks[i]!;
+      const isSuspect = !runsWithin(suspect, chunk, chunk + 1).next().done;
+      if (verdict === VERDICT.same && !isSuspect) continue;
+      counts.differingChunks += 1;
+      if (verdict === VERDICT.zero) counts.clearedChunks += 1;
+      else if (!isSuspect && !isZeroEntry(entryAt(entries, i))) counts.patchedChunks += 1;
+    }
+    setup.onProgress?.(counts.readBytes);
   };
   const fail = (error: unknown): void => {
     failure ??= error;
     buffers.fail(failure);
   };
   try {
-    for await (const window of planWindows(source, chunkBytes, 0, perBatch)) {
-      signal.throwIfAborted();
-      for (const { from, to } of window.empty) for await (const _ of tree.usedChunks(from, to)) differingChunks += 1;
+    for await (const window of planWindows(source, { chunkBytes, firstChunk: 0, only, dataChunksMax: perBatch })) {
+      throwIfAborted(signal);
+      for (const { from, to } of window.empty) {
+        for await (const _ of tree.usedChunks(from, to)) {
+          counts.differingChunks += 1;
+          counts.clearedChunks += 1;
+        }
+      }
       if (window.data.length === 0) continue;
       const task: Promise<void> = compare(window.data, await buffers.acquire())
         .catch(fail)
@@ -137,5 +158,5 @@ export async function compareDisk(setup: CompareSetup): Promise<CompareCounts> {
   }
   await Promise.all(running);
   if (failure !== undefined) throw failure;
-  return { differingChunks, readBytes };
+  return counts;
 }

@@ -135,15 +135,19 @@ describe('the requests of a sync', () => {
     expectReadOnce();
   });
 
-  it('to a raw base sends the bytes themselves, neighbours together', async () => {
+  it('to a raw base sends the bytes themselves, neighbours together, and then only blocks that differ', async () => {
     const first = await counted(() => begin('raw'));
     // The footer, nine runs between zeros, and one of them cut by the end of a batch.
     expect(first.counts['base write']).toBe(1 + 9 + 1);
+    expect(first.counts['base read']).toBeUndefined();
     expect(first.result.disks[0]).toMatchObject({ chunksSent: 33, sentBytes: 32 * CHUNK + 512 });
-    change(2, 3, 30);
+    change(2, 3, 30, 40);
     const { result, counts } = await counted(() => resync(lab.session, 'web'));
-    expect(counts).toMatchObject({ 'base write': 2, 'manifest write': 2 });
-    expect(result.disks[0]).toMatchObject({ chunksSent: 3, sentBytes: 3 * CHUNK });
+    expect(counts).toMatchObject({ 'base write': 4, 'manifest write': 2, 'base read': 3 });
+    expect(result.disks[0]).toMatchObject({ chunksSent: 4, sentBytes: 3 * 4096 + 512 });
+    const again = await counted(() => resync(lab.session, 'web', { full: true }));
+    expect(again.counts['base read']).toBeUndefined();
+    expect(again.result.disks[0]).toMatchObject({ chunksSent: 33, sentBytes: 32 * CHUNK + 512 });
   });
 
   it('of a dry run: nothing but reads', async () => {

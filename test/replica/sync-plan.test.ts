@@ -2,8 +2,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { RandomAccessFile } from '../../src/ports.ts';
+import { chunkRuns, joinRuns, runsWithin } from '../../src/replica/chunk-runs.ts';
 import { packRanges } from '../../src/replica/pack-ranges.ts';
-import { chunkRuns, dataBytes, type PlanWindow, planWindows } from '../../src/replica/sync-plan.ts';
+import { dataBytes, type PlanWindow, planWindows } from '../../src/replica/sync-plan.ts';
 import type { Extent, VirtualDisk } from '../../src/vhd/index.ts';
 import { RANGE_FIELDS } from '../../src/workers/index.ts';
 
@@ -49,7 +50,8 @@ describe('the plan of a sync', () => {
       fc.asyncProperty(layouts, fc.integer({ min: 1, max: 4 }), fc.nat(8), async (sectors, windowMax, skip) => {
         const chunks = Math.ceil((sectors.length * SECTOR) / CHUNK);
         const first = Math.min(skip, chunks);
-        const windows = await all(planWindows(disk(sectors), CHUNK, first, windowMax));
+        const plan = { chunkBytes: CHUNK, firstChunk: first, dataChunksMax: windowMax };
+        const windows = await all(planWindows(disk(sectors), plan));
         let next = first;
         for (const { from, to, data, empty } of windows) {
           expect(from).toBe(next);
@@ -98,7 +100,7 @@ describe('the plan of a sync', () => {
       yield { kind: 'absent', offset, lengthBytes, depth: 0 };
     };
     const empty = { info: { virtualSizeBytes: sizeBytes }, extents } as unknown as VirtualDisk;
-    const windows = await all(planWindows(empty, 65_536, 0, 1024));
+    const windows = await all(planWindows(empty, { chunkBytes: 65_536, firstChunk: 0, dataChunksMax: 1024 }));
     expect(windows).toEqual([{ from: 0, to: 2 ** 30, data: [], empty: [{ from: 0, to: 2 ** 30 }] }]);
   });
 });
@@ -106,7 +108,7 @@ describe('the plan of a sync', () => {
 describe('ranges for a worker', () => {
   it('are five numbers each, and bytes in memory go along as copies', async () => {
     const sectors: Kind[] = ['absent', 'data', 'memory', 'data', 'memory'];
-    const [window] = await all(planWindows(disk(sectors), CHUNK, 0, 9));
+    const [window] = await all(planWindows(disk(sectors), { chunkBytes: CHUNK, firstChunk: 0, dataChunksMax: 9 }));
     const { ranges, inline } = packRanges(window!.data, CHUNK);
     const rows = Array.from({ length: ranges.length / RANGE_FIELDS }, (_, i) => [...ranges.subarray(i * 5, i * 5 + 5)]);
     expect(rows).toEqual([
@@ -134,13 +136,87 @@ describe('ranges for a worker', () => {
   });
 });
 
-describe('runs of chunks', () => {
-  it('join neighbours', () => {
-    expect(chunkRuns([])).toEqual([]);
-    expect(chunkRuns([1, 2, 3, 7, 9, 10])).toEqual([
-      { from: 1, to: 4 },
-      { from: 7, to: 8 },
-      { from: 9, to: 11 },
-    ]);
+describe('the plan over some chunks', () => {
+  const runSets = fc
+    .array(fc.tuple(fc.nat(12), fc.integer({ min: 1, max: 3 })), { maxLength: 6 })
+    .map((runs) => joinRuns(runs.map(([from, length]) => ({ from, to: from + length }))));
+
+  it('has exactly those, as the plan of the whole disk has them, in windows that follow one another', async () => {
+    const sizes = fc.tuple(fc.integer({ min: 1, max: 4 }), fc.integer({ min: 1, max: 3 }), fc.nat(8));
+    await fc.assert(
+      fc.asyncProperty(layouts, runSets, sizes, async (sectors, only, [dataChunksMax, runsMax, skip]) => {
+        const chunks = Math.ceil((sectors.length * SECTOR) / CHUNK);
+        const firstChunk = Math.min(skip, chunks);
+        const asked: { from: number; to: number }[] = [];
+        const source = disk(sectors);
+        const watched: VirtualDisk = {
+          ...source,
+          extents(offset, lengthBytes) {
+            asked.push({ from: offset / CHUNK, to: Math.ceil((offset + lengthBytes) / CHUNK) });
+            return source.extents(offset, lengthBytes);
+          },
+        };
+        const windows = await all(
+          planWindows(watched, { chunkBytes: CHUNK, firstChunk, only, dataChunksMax, runsMax }),
+        );
+        const wanted = [...runsWithin(only, firstChunk, chunks)];
+        // Nothing is asked of any other chunk.
+        expect(joinRuns(asked)).toEqual(wanted);
+        let next = firstChunk;
+        for (const { from, to, data, empty } of windows) {
+          expect(from).toBe(next);
+          expect(to).toBeGreaterThan(from);
+          expect(data.length).toBeLessThanOrEqual(dataChunksMax);
+          expect(empty.length).toBeLessThanOrEqual(data.length + runsMax);
+          next = to;
+        }
+        expect(next).toBe(chunks);
+        const covered = windows.flatMap(({ data, empty }) => [
+          ...data.map(({ chunk }) => ({ from: chunk, to: chunk + 1 })),
+          ...empty,
+        ]);
+        expect(joinRuns(covered)).toEqual(wanted);
+        expect(windows.filter(({ data, empty }) => data.length + empty.length === 0).length).toBeLessThanOrEqual(1);
+        const whole = await all(planWindows(source, { chunkBytes: CHUNK, firstChunk: 0, dataChunksMax: 99 }));
+        const inSet = whole
+          .flatMap(({ data }) => data)
+          .filter(({ chunk }) => wanted.some(({ from, to }) => chunk >= from && chunk < to));
+        expect(windows.flatMap(({ data }) => data)).toEqual(inSet);
+        const bytes = inSet.flatMap(({ extents }) => extents).reduce((sum, extent) => sum + extent.lengthBytes, 0);
+        expect(await dataBytes(source, firstChunk, CHUNK, only)).toBe(bytes);
+      }),
+      { numRuns: 400, seed: 12 },
+    );
+  });
+
+  it('of an empty 64 TiB disk with three dirty chunks asks for three chunks', async () => {
+    const asked: number[] = [];
+    const extents = async function* (offset: number, lengthBytes: number): AsyncGenerator<Extent> {
+      asked.push(lengthBytes);
+      yield { kind: 'absent', offset, lengthBytes, depth: 0 };
+    };
+    const empty = { info: { virtualSizeBytes: 2 ** 46 }, extents } as unknown as VirtualDisk;
+    const only = chunkRuns([7, 1_000_000, 2 ** 30 - 1]);
+    const windows = await all(planWindows(empty, { chunkBytes: 65_536, firstChunk: 0, only, dataChunksMax: 1024 }));
+    expect(windows).toEqual([{ from: 0, to: 2 ** 30, data: [], empty: only }]);
+    expect(asked).toEqual([65_536, 65_536, 65_536]);
+  });
+
+  it('asks for the extents of a window when the window is wanted, not before', async () => {
+    let kind: Kind = 'zero';
+    const source = disk(new Array<Kind>(64).fill('data'));
+    const changing: VirtualDisk = {
+      ...source,
+      extents: (offset, lengthBytes) =>
+        disk(new Array<Kind>(64).fill('data', 0, 12).fill(kind, 12)).extents(offset, lengthBytes),
+    };
+    const plan = planWindows(changing, { chunkBytes: CHUNK, firstChunk: 0, dataChunksMax: 2 });
+    const chunksOf = ({ value }: IteratorResult<PlanWindow>): number[] =>
+      (value as PlanWindow).data.map(({ chunk }) => chunk);
+    expect(chunksOf(await plan.next())).toEqual([0, 1]);
+    kind = 'data';
+    expect(chunksOf(await plan.next())).toEqual([2, 3]);
+    expect(chunksOf(await plan.next())).toEqual([4, 5]);
+    await plan.return(undefined);
   });
 });
