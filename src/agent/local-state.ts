@@ -4,7 +4,7 @@
  *     item.json    what the item is: replica, store, disks, lease id, where its key came from
  *     anchor.json  generation and hash of the last root seen: finds a replica that was rolled back
  *     master.key   the master key, mode 0600: this machine holds the disks in the clear anyway
- *     rate.json    rate of the last transfer, for estimates
+ *     rate.json    rates of the last transfers, for estimates
  *     lock-N       who is working on the item (src/host/process-lock.ts)
  *
  * None of it is needed to get the data back: the store's URL and a key are enough. Files are replaced atomically.
@@ -33,6 +33,14 @@ export interface ItemState {
   /** The one lease id of this home: after a kill the next process takes the lease again without waiting. */
   readonly leaseId: string;
   readonly keys: readonly KeySource[];
+}
+
+/** How fast the last transfers were, in whole bytes; what was never measured is missing. */
+export interface TransferRates {
+  /** Bytes of the disks read, per second of reading. */
+  readonly readBytesPerSecond?: number;
+  /** Bytes of the disks that went to the store, before compression, per second of sending. */
+  readonly sentBytesPerSecond?: number;
 }
 
 /** The directory of one item. */
@@ -126,15 +134,21 @@ export class LocalItem {
     await this.#files.replace(join(this.directory, 'master.key'), master, { ownerOnly: true });
   }
 
-  /** Bytes of disk per second that the last sync settled. */
-  async loadRate(): Promise<number | undefined> {
+  async loadRates(): Promise<TransferRates> {
     const path = join(this.directory, 'rate.json');
     const bytes = await this.#files.readSmall(path, STATE_BYTES_MAX);
-    return bytes && JsonReader.parse(bytes, path, 'LOCAL_STATE').field('bytesPerSecond').integer(1, COUNT_MAX);
+    if (!bytes) return {};
+    const json = JsonReader.parse(bytes, path, 'LOCAL_STATE');
+    const read = json.optional('readBytesPerSecond')?.integer(1, COUNT_MAX);
+    const sent = json.optional('sentBytesPerSecond')?.integer(1, COUNT_MAX);
+    return {
+      ...(read === undefined ? {} : { readBytesPerSecond: read }),
+      ...(sent === undefined ? {} : { sentBytesPerSecond: sent }),
+    };
   }
 
-  async saveRate(bytesPerSecond: number): Promise<void> {
-    await this.#replace('rate.json', { bytesPerSecond: Math.max(1, Math.round(bytesPerSecond)) });
+  async saveRates(rates: TransferRates): Promise<void> {
+    await this.#replace('rate.json', { ...rates });
   }
 
   /** For its owner alone: the URL of a store may carry a SAS. */

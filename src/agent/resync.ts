@@ -1,12 +1,9 @@
-/**
- * resync: compare the disks with the replica and send what differs. `dryRun` only says what that would be.
- */
-import { chunkRuns, compareDisk, dataBytes, FrozenDisk, type SuspectRange, verifyDisk } from '../replica/index.ts';
-import type { VirtualDisk } from '../vhd/index.ts';
+/** resync: compare the disks with the replica and send what differs. */
+import { chunkRuns, type SuspectRange, verifyDisk } from '../replica/index.ts';
 import { LocalItem } from './local-state.ts';
-import { type OwnReplica, readAccess, sessionSignal, withDisks, withLock, withOwn, withWorkers } from './open-item.ts';
+import { type OwnReplica, readAccess, withDisks, withLock, withOwn, withWorkers } from './open-item.ts';
 import { runSync } from './run-sync.ts';
-import type { ResyncEstimate, Session, SyncReport } from './types.ts';
+import type { Session, SyncReport } from './types.ts';
 
 export interface ResyncRequest {
   /** Send every chunk, whatever its fingerprint says. */
@@ -27,55 +24,6 @@ export async function resync(session: Session, name: string, request: ResyncRequ
       }),
     ),
   );
-}
-
-/** What a resync would send. Reads the disks, changes nothing. */
-export function estimateResync(session: Session, name: string): Promise<ResyncEstimate> {
-  return withOwn(session, name, (own) =>
-    withDisks(session, own.state, async (sources) => {
-      const disks = await compareAll(session, own, sources);
-      const differingBytes = disks.reduce((sum, disk) => sum + disk.differingBytes, 0);
-      const fullCopyBytes = await allDataBytes(sources);
-      const rate = await own.item.loadRate();
-      const estimatedMs = rate === undefined ? {} : { estimatedMs: Math.round((fullCopyBytes / rate) * 1000) };
-      return { item: name, disks, differingBytes, fullCopyBytes, ...estimatedMs };
-    }),
-  );
-}
-
-function compareAll(
-  session: Session,
-  own: OwnReplica,
-  sources: readonly VirtualDisk[],
-): Promise<ResyncEstimate['disks']> {
-  return withWorkers(session, own.replica, async (pool) => {
-    const estimates: ResyncEstimate['disks'][number][] = [];
-    for (const [disk, source] of sources.entries()) {
-      const { description, tree } = liveDisk(session, own, disk);
-      const { chunkBytes, id } = description;
-      const totalBytes = session.onEvent ? await dataBytes(source, 0, chunkBytes) : 0;
-      const onProgress = (doneBytes: number): void => {
-        const event = { phase: 'resync', disk: id, doneBytes, totalBytes, transferredBytes: 0 } as const;
-        session.onEvent?.({ type: 'progress', ...event });
-      };
-      const signal = sessionSignal(session);
-      const { differingChunks } = await compareDisk({ source, disk, chunkBytes, tree, pool, signal, onProgress });
-      estimates.push({ disk: id, differingChunks, differingBytes: differingChunks * chunkBytes });
-    }
-    return estimates;
-  });
-}
-
-async function allDataBytes(sources: readonly VirtualDisk[]): Promise<number> {
-  let total = 0;
-  for (const source of sources) total += await dataBytes(source, 0, 1);
-  return total;
-}
-
-/** The base as it stands now, under the manifest of the root. */
-function liveDisk(session: Session, { replica }: OwnReplica, disk: number): FrozenDisk {
-  const { tables } = replica.record.root.disks[disk]!;
-  return new FrozenDisk(replica, disk, { tables, live: true }, readAccess(session));
 }
 
 /** Chunks of the live base that do not verify, as suspects for the sync. */

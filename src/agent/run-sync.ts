@@ -1,8 +1,13 @@
 /** A sync as the operations run it: with workers, leases, progress events and a report. */
-import { type SuspectRange, sync } from '../replica/index.ts';
+import { MIB } from '../bytes.ts';
+import { type DiskDescription, type DiskSyncCounts, type SuspectRange, sync } from '../replica/index.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
+import type { TransferRates } from './local-state.ts';
 import { type OwnReplica, withWorkers, withWriter } from './open-item.ts';
 import type { Session, SyncReport } from './types.ts';
+
+/** Fewer bytes than this tell the time of a request, not the rate of a line. */
+const RATE_BYTES_MIN = MIB;
 
 export interface RunSyncOptions {
   readonly phase: 'initial' | 'resync';
@@ -41,8 +46,7 @@ export async function runSync(
   const { point, root } = result;
   session.onEvent?.({ type: 'committed', generation: root.generation, pointId: point.id });
   const elapsedMs = clock.monotonicMs() - startedMs;
-  const readBytes = result.disks.reduce((sum, disk) => sum + disk.readBytes, 0);
-  if (readBytes > 0 && elapsedMs > 0) await own.item.saveRate((readBytes / elapsedMs) * 1000);
+  await own.item.saveRates(measuredRates(result.disks, described, await own.item.loadRates()));
   const disks = result.disks.map((counts, i) => ({
     disk: described[i]!.id,
     virtualSizeBytes: described[i]!.virtualSizeBytes,
@@ -54,4 +58,37 @@ export async function runSync(
   }));
   const changed = disks.some((disk) => disk.chunksSent + disk.chunksCleared > 0);
   return { item, pointId: point.id, generation: root.generation, changed, disks, elapsedMs };
+}
+
+/** The rates of this transfer; those known before where it moved too little to tell. */
+export function measuredRates(
+  disks: readonly Readonly<DiskSyncCounts>[],
+  described: readonly DiskDescription[],
+  known: TransferRates,
+): TransferRates {
+  const sum = (value: (counts: Readonly<DiskSyncCounts>, i: number) => number): number =>
+    disks.reduce((n, counts, i) => n + value(counts, i), 0);
+  // Of a raw base often but a part of a chunk is sent; of a sealed one the chunk, in fewer bytes.
+  const sent = sum(({ sentBytes, chunksSent }, i) => {
+    const { layout, chunkBytes } = described[i]!;
+    return layout === 'raw' ? sentBytes : chunksSent * chunkBytes;
+  });
+  const read = rate(
+    sum(({ readBytes }) => readBytes),
+    sum(({ readMs }) => readMs),
+  );
+  const send = rate(
+    sent,
+    sum(({ sendMs }) => sendMs),
+  );
+  return {
+    ...known,
+    ...(read === undefined ? {} : { readBytesPerSecond: read }),
+    ...(send === undefined ? {} : { sentBytesPerSecond: send }),
+  };
+}
+
+/** Whole bytes per second. */
+function rate(bytes: number, ms: number): number | undefined {
+  return bytes < RATE_BYTES_MIN ? undefined : Math.max(1, Math.round((bytes / Math.max(ms, 1)) * 1000));
 }

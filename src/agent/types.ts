@@ -95,9 +95,15 @@ export interface ResyncEstimate {
     readonly differingBytes: number;
   }[];
   readonly differingBytes: number;
+  /** Bytes of data in the disks. */
   readonly fullCopyBytes: number;
-  /** Time at the rate of the last transfer; undefined before there was one. */
+  /** Bytes that the compare read: of all data, or of the chunks that may differ where these are known. */
+  readonly readBytes: number;
+  /** Time of the resync, and of a full copy, at the rates of the last transfers; undefined before there were any. */
   readonly estimatedMs?: number;
+  readonly fullCopyMs?: number;
+  /** `resync` where neither is better. */
+  readonly cheaper: 'resync' | 'full';
 }
 
 export interface ItemStatus {

@@ -43,13 +43,15 @@ export const addResync: AddCommand = (program, start) => {
   });
 };
 
-function estimateLines({ item, disks, differingBytes, fullCopyBytes, estimatedMs }: ResyncEstimate): string[] {
-  const time =
-    estimatedMs === undefined ? 'no transfer yet to estimate the time from' : `about ${formatDuration(estimatedMs)}`;
+function estimateLines(estimate: ResyncEstimate): string[] {
+  const { item, disks, readBytes, differingBytes, fullCopyBytes, estimatedMs, fullCopyMs, cheaper } = estimate;
+  const time = (ms: number | undefined): string => (ms === undefined ? 'time unknown' : `about ${formatDuration(ms)}`);
   return [
     ...disks.map(
       (disk) => `${disk.disk}: ${count(disk.differingChunks, 'chunk')} differ, ${formatSize(disk.differingBytes)}`,
     ),
-    `${item}: ${formatSize(differingBytes)} to send instead of ${formatSize(fullCopyBytes)}, ${time}`,
+    `${item}: resync: ${formatSize(readBytes)} to read, ${formatSize(differingBytes)} to send, ${time(estimatedMs)}`,
+    `${item}: full copy: ${formatSize(fullCopyBytes)} to read and to send, ${time(fullCopyMs)}`,
+    `${item}: ${cheaper === 'resync' ? 'a resync is' : 'a full copy (--full) is'} cheaper`,
   ];
 }

@@ -26,7 +26,7 @@ async function inScratchWithItem(body: (cwd: string, url: string) => Promise<voi
 const filter: Filter = (text) =>
   text
     .replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, 'TIME')
-    .replace(/(elapsedMs|pointTimeMs|lastPointMs|rpoMs|estimatedMs)":[\d.]+/g, '$1":N')
+    .replace(/(elapsedMs|pointTimeMs|lastPointMs|rpoMs|estimatedMs|fullCopyMs)":[\d.]+/g, '$1":N')
     .replace(/(sentBytes|bytesRead|transferredBytes)":\d+/g, '$1":N')
     .replace(/in [\d.]+ s/g, 'in N s')
     .replace(/[\d.]+ s ago/g, 'N s ago')
