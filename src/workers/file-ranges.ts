@@ -33,6 +33,11 @@ export class RangeCursor {
 
 /** Fills `into` from `fileOffset`; what lies beyond the end of the file is zeros. */
 export function readRange(descriptor: number, into: Uint8Array, fileOffset: number): void {
+  into.fill(0, readUpTo(descriptor, into, fileOffset));
+}
+
+/** Fills `into` from `fileOffset` as far as the file goes; returns how far. */
+export function readUpTo(descriptor: number, into: Uint8Array, fileOffset: number): number {
   let done = 0;
   while (done < into.byteLength) {
     let got: number;
@@ -41,12 +46,10 @@ export function readRange(descriptor: number, into: Uint8Array, fileOffset: numb
     } catch (cause) {
       throw fileFailure('DISK_UNREADABLE', 'reading', into.byteLength, fileOffset, cause);
     }
-    if (got === 0) {
-      into.fill(0, done);
-      return;
-    }
+    if (got === 0) break;
     done += got;
   }
+  return done;
 }
 
 /** Writes all of `from` but long runs of zeros; returns the bytes written. */

@@ -1,5 +1,5 @@
 /**
- * The pool of worker threads, over Piscina. A worker reads and writes disk files itself, by descriptor: source bytes
+ * The pool of worker threads, over Piscina. A worker reads and writes files itself, by descriptor: source bytes
  * never cross a thread. Batches may finish in any order; the caller keeps the order it needs.
  */
 import { availableParallelism } from 'node:os';
@@ -8,10 +8,15 @@ import { Piscina } from 'piscina';
 import { abortedError, fromWire, throwIfAborted } from '../errors.ts';
 import type {
   FoldTask,
+  OpenFrameResult,
+  OpenFrameTask,
   OpenResult,
   OpenTask,
+  Results,
   ScanResult,
   ScanTask,
+  SealFrameResult,
+  SealFrameTask,
   Task,
   TaskFailure,
   WorkerSetup,
@@ -27,7 +32,7 @@ export interface WorkerPoolOptions {
 
 export class WorkerPool {
   readonly threads: number;
-  readonly #piscina: Piscina<Task, ScanResult | OpenResult | TaskFailure>;
+  readonly #piscina: Piscina<Task, Results[keyof Results] | TaskFailure>;
   readonly #signal: AbortSignal | undefined;
 
   constructor(setup: WorkerSetup, options: WorkerPoolOptions = {}) {
@@ -54,17 +59,27 @@ export class WorkerPool {
 
   /** Transfers `task.buffer`; the result brings it back. */
   scan(task: ScanTask): Promise<ScanResult> {
-    return this.#run(task) as Promise<ScanResult>;
+    return this.#run(task);
   }
 
   /** Transfers `task.buffer`; the result brings it back. */
   open(task: OpenTask): Promise<OpenResult> {
-    return this.#run(task) as Promise<OpenResult>;
+    return this.#run(task);
   }
 
   /** Transfers `task.buffer`; the result brings it back. */
   fold(task: FoldTask): Promise<ScanResult> {
-    return this.#run(task) as Promise<ScanResult>;
+    return this.#run(task);
+  }
+
+  /** Transfers `task.buffer`; the result brings it back. */
+  sealFrame(task: SealFrameTask): Promise<SealFrameResult> {
+    return this.#run(task);
+  }
+
+  /** Transfers `task.buffer`; the result brings it back. @throws REPLICA_LOG, and the buffer is gone */
+  openFrame(task: OpenFrameTask): Promise<OpenFrameResult> {
+    return this.#run(task);
   }
 
   /** Ends the threads; batches under way are dropped. */
@@ -72,11 +87,11 @@ export class WorkerPool {
     await this.#piscina.destroy();
   }
 
-  async #run(task: Task): Promise<ScanResult | OpenResult> {
+  async #run<K extends keyof Results>(task: Task & { readonly kind: K }): Promise<Results[K]> {
     throwIfAborted(this.#signal);
     const result = await this.#piscina.run(task, { transferList: [task.buffer] });
     if (this.#signal?.aborted) throw abortedError(this.#signal);
     if ('error' in result) throw fromWire(result.error);
-    return result;
+    return result as Results[K];
   }
 }

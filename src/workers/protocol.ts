@@ -5,7 +5,7 @@
  * Ownership: `buffer` is transferred with each message, there and back; whoever received it last owns it. Everything
  * else is small and cloned.
  */
-import type { Compression, DiskGeometry, EpochKeys, FingerprintAlgorithm } from '../chunker/index.ts';
+import type { Compression, DiskGeometry, EpochKeys, FingerprintAlgorithm, LogIdentity } from '../chunker/index.ts';
 import type { WireError } from '../errors.ts';
 
 /** What every worker of a pool knows from its start. Holds keys: it never leaves the process. */
@@ -103,7 +103,59 @@ export interface FoldTask {
 }
 export const COVER_FIELDS = 3;
 
-export type Task = ScanTask | OpenTask | FoldTask;
+/**
+ * Where the bytes of a piece come from: a descriptor, or one of these. `zeros` have none; `sent` are in `buffer` at the
+ * offset that else is one in the file.
+ */
+export const PIECE_SOURCE = { zeros: -1, sent: -2 } as const;
+export const PIECE_FIELDS = 5;
+
+/** Read pieces of change logs and seal them as one frame of a shipped log. */
+export interface SealFrameTask {
+  readonly kind: 'seal-frame';
+  readonly log: LogIdentity;
+  readonly frame: number;
+  /** Five numbers each: disk, offset on it, length, source, offset in the source. In the order of the log. */
+  readonly pieces: Float64Array;
+  /** LOG_FRAME_BYTES_MAX long. */
+  readonly buffer: ArrayBuffer;
+}
+
+export interface SealFrameResult {
+  /** Of the frame, which stands at the head of `buffer`. */
+  readonly frameBytes: number;
+  /** Guest bytes in it, without zeros. */
+  readonly dataBytes: number;
+  readonly buffer: ArrayBuffer;
+}
+
+/** Open a frame of a shipped log that was fetched. */
+export interface OpenFrameTask {
+  readonly kind: 'open-frame';
+  readonly log: LogIdentity;
+  readonly frame: number;
+  /** Of the frame, at the head of `buffer`. */
+  readonly frameBytes: number;
+  /** LOG_FRAME_BYTES_MAX long. */
+  readonly buffer: ArrayBuffer;
+}
+
+export interface OpenFrameResult {
+  /** Of the plaintext, which stands at the head of `buffer`. */
+  readonly plaintextBytes: number;
+  readonly buffer: ArrayBuffer;
+}
+
+export type Task = ScanTask | OpenTask | FoldTask | SealFrameTask | OpenFrameTask;
+
+/** What comes back for each kind of task. */
+export interface Results {
+  readonly scan: ScanResult;
+  readonly open: OpenResult;
+  readonly fold: ScanResult;
+  readonly 'seal-frame': SealFrameResult;
+  readonly 'open-frame': OpenFrameResult;
+}
 
 /** An error with code and fields, in place of a result: thrown errors would lose both on the way. */
 export interface TaskFailure {

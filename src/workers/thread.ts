@@ -8,23 +8,32 @@ import { move, transferableSymbol, valueSymbol } from 'piscina';
 import { toWire } from '../errors.ts';
 import { type BatchDisk, openBatch, prepareDisks, scanBatch } from './batch.ts';
 import { foldBatch } from './fold.ts';
-import type { OpenResult, ScanResult, Task, WorkerSetup } from './protocol.ts';
+import { type FrameBench, openFrame, prepareFrames, sealFrame } from './frames.ts';
+import type { Results, Task, WorkerSetup } from './protocol.ts';
 
-const disks: Promise<readonly BatchDisk[]> = prepareDisks(workerData as WorkerSetup, (n) => randomBytes(n));
+const setup: WorkerSetup = workerData;
+const disks: Promise<readonly BatchDisk[]> = prepareDisks(setup, (n) => randomBytes(n));
+const frames: FrameBench = prepareFrames(setup, (n) => randomBytes(n));
 
 /** Transfers the buffer of a result instead of copying it. */
-function moved(result: ScanResult | OpenResult): unknown {
+function moved(result: Results[keyof Results]): unknown {
   return move({ [transferableSymbol]: [result.buffer], [valueSymbol]: result } as never);
 }
 
 /** Runs one task. Errors travel as plain data: thrown ones would lose code and fields. */
 export async function run(task: Task): Promise<unknown> {
   try {
-    const disk = (await disks)[task.disk];
-    if (!disk) throw new RangeError(`there is no disk ${task.disk}`);
-    if (task.kind === 'scan') return moved(scanBatch(task, disk));
-    return moved(task.kind === 'fold' ? foldBatch(task, disk) : openBatch(task, disk));
+    return moved(await work(task));
   } catch (error) {
     return { error: toWire(error) };
   }
+}
+
+async function work(task: Task): Promise<Results[keyof Results]> {
+  if (task.kind === 'seal-frame') return sealFrame(task, frames);
+  if (task.kind === 'open-frame') return openFrame(task, frames);
+  const disk = (await disks)[task.disk];
+  if (!disk) throw new RangeError(`there is no disk ${task.disk}`);
+  if (task.kind === 'scan') return scanBatch(task, disk);
+  return task.kind === 'fold' ? foldBatch(task, disk) : openBatch(task, disk);
 }

@@ -9,8 +9,21 @@ import { setImmediate as later } from 'node:timers/promises';
 import { fromWire, isBlockferryError, throwIfAborted, toWire } from '../../src/errors.ts';
 import { type BatchDisk, openBatch, prepareDisks, scanBatch } from '../../src/workers/batch.ts';
 import { foldBatch } from '../../src/workers/fold.ts';
+import { type FrameBench, openFrame, prepareFrames, sealFrame } from '../../src/workers/frames.ts';
 import type { WorkerPoolOptions } from '../../src/workers/pool.ts';
-import type { FoldTask, OpenResult, OpenTask, ScanResult, ScanTask, WorkerSetup } from '../../src/workers/protocol.ts';
+import type {
+  FoldTask,
+  OpenFrameResult,
+  OpenFrameTask,
+  OpenResult,
+  OpenTask,
+  ScanResult,
+  ScanTask,
+  SealFrameResult,
+  SealFrameTask,
+  Task,
+  WorkerSetup,
+} from '../../src/workers/protocol.ts';
 
 /** What was asked of the pools since `forget`. */
 export const poolLog: { readonly scans: ScanTask[]; forget(): void } = {
@@ -23,35 +36,45 @@ export const poolLog: { readonly scans: ScanTask[]; forget(): void } = {
 export class InProcessPool {
   readonly threads: number;
   readonly #disks: Promise<readonly BatchDisk[]>;
+  readonly #frames: FrameBench;
   readonly #signal: AbortSignal | undefined;
 
   constructor(setup: WorkerSetup, options: WorkerPoolOptions = {}) {
     this.threads = options.threads ?? 2;
     this.#signal = options.signal;
     this.#disks = prepareDisks(setup, (n) => randomBytes(n));
+    this.#frames = prepareFrames(setup, (n) => randomBytes(n));
   }
 
   async scan(task: ScanTask): Promise<ScanResult> {
     poolLog.scans.push(task);
-    return this.#run(task, scanBatch);
+    return this.#run(task, (moved, disks) => scanBatch(moved, disks[moved.disk]!));
   }
 
   async open(task: OpenTask): Promise<OpenResult> {
-    return this.#run(task, openBatch);
+    return this.#run(task, (moved, disks) => openBatch(moved, disks[moved.disk]!));
   }
 
   async fold(task: FoldTask): Promise<ScanResult> {
-    return this.#run(task, foldBatch);
+    return this.#run(task, (moved, disks) => foldBatch(moved, disks[moved.disk]!));
+  }
+
+  async sealFrame(task: SealFrameTask): Promise<SealFrameResult> {
+    return this.#run(task, (moved) => sealFrame(moved, this.#frames));
+  }
+
+  async openFrame(task: OpenFrameTask): Promise<OpenFrameResult> {
+    return this.#run(task, (moved) => openFrame(moved, this.#frames));
   }
 
   async close(): Promise<void> {}
 
-  async #run<T extends ScanTask | OpenTask | FoldTask, R>(task: T, work: (task: T, disk: BatchDisk) => R): Promise<R> {
+  async #run<T extends Task, R>(task: T, work: (task: T, disks: readonly BatchDisk[]) => R): Promise<R> {
     throwIfAborted(this.#signal);
     const moved = { ...task, buffer: structuredClone(task.buffer, { transfer: [task.buffer] }) };
     await later();
     try {
-      return work(moved, (await this.#disks)[task.disk]!);
+      return work(moved, await this.#disks);
     } catch (error) {
       throw isBlockferryError(error) ? error : fromWire(toWire(error));
     }

@@ -7,8 +7,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { deriveEpochKeys, ENTRY_BYTES, isZeroEntry, readEntry, slotSizeBytes } from '../../src/chunker/index.ts';
-import type { FoldTask, OpenTask, ScanTask, WorkerPool, WorkerSetup } from '../../src/workers/index.ts';
+import {
+  deriveEpochKeys,
+  ENTRY_BYTES,
+  isZeroEntry,
+  LOG_FRAME_BYTES_MAX,
+  LogOrder,
+  readEntry,
+  slotSizeBytes,
+} from '../../src/chunker/index.ts';
+import type { FoldTask, OpenTask, ScanTask, SealFrameTask, WorkerPool, WorkerSetup } from '../../src/workers/index.ts';
 import { noise, prose } from '../chunker/support.ts';
 
 const CHUNK = 65_536;
@@ -296,6 +304,55 @@ describe('a fold in a worker', () => {
   it('that does not fit its buffer is refused', async () => {
     const task = await foldTask(0, []);
     await expect(pool.fold({ ...task, freshOffset: task.freshOffset + 512 })).rejects.toThrow(/does not fit/);
+  });
+});
+
+describe('a frame in a worker', () => {
+  const log = { seq: 3, id: noise(16, 40) };
+
+  /** Pieces of disk 0: bytes of the file, zeros of the file, zeros, bytes that are sent along. */
+  function seal(pieces: readonly number[], sent: Uint8Array = new Uint8Array()): SealFrameTask {
+    const buffer = new ArrayBuffer(LOG_FRAME_BYTES_MAX);
+    new Uint8Array(buffer).set(sent, 8192);
+    return { kind: 'seal-frame', log, frame: 2, pieces: Float64Array.from(pieces), buffer };
+  }
+
+  it('is sealed from files, zeros and bytes sent along, and opened again', async () => {
+    const sent = noise(1024, 41);
+    const task = seal(
+      [0, 512, 4096, source, 512, 0, 4608, 512, source, 2 * CHUNK, 0, 8192, 512, -1, 0, 1, 0, 1024, -2, 8192],
+      sent,
+    );
+    const { frameBytes, dataBytes, buffer } = await pool.sealFrame(task);
+    expect(task.buffer.byteLength).toBe(0);
+    expect([dataBytes, buffer.byteLength]).toEqual([5120, LOG_FRAME_BYTES_MAX]);
+    const opened = await pool.openFrame({ kind: 'open-frame', log, frame: 2, frameBytes, buffer });
+    const plaintext = new Uint8Array(opened.buffer, 0, opened.plaintextBytes);
+    expect(opened.plaintextBytes).toBe(4 + 4 * 16 + 5120);
+    expect(new LogOrder(3, [SIZE, SIZE]).pieces(plaintext, 2)).toEqual([
+      { disk: 0, offset: 512, lengthBytes: 4096, bytes: new Uint8Array(content.subarray(512, 4608)) },
+      { disk: 0, offset: 4608, lengthBytes: 512 },
+      { disk: 0, offset: 8192, lengthBytes: 512 },
+      { disk: 1, offset: 0, lengthBytes: 1024, bytes: new Uint8Array(sent) },
+    ]);
+  });
+
+  it('of another log, or another place, is refused with its code', async () => {
+    const { frameBytes, buffer } = await pool.sealFrame(seal([0, 512, 4096, source, 512]));
+    const other = { kind: 'open-frame', log, frame: 3, frameBytes, buffer: buffer.slice(0) } as const;
+    await expect(pool.openFrame(other)).rejects.toMatchObject({
+      code: 'REPLICA_LOG',
+      facts: { log: 3, frame: 3, rule: 'authentication tag verifies' },
+    });
+    const foreign = { ...other, frame: 2, log: { seq: 3, id: noise(16, 42) }, buffer };
+    await expect(pool.openFrame(foreign)).rejects.toMatchObject({ code: 'REPLICA_LOG' });
+  });
+
+  it('is never filled up with zeros where a log has become shorter', async () => {
+    await expect(pool.sealFrame(seal([0, 0, 4096, source, SIZE - 512]))).rejects.toMatchObject({
+      code: 'HRL_TORN',
+      facts: { offset: SIZE, lengthBytes: 512, neededBytes: 4096 },
+    });
   });
 });
 
