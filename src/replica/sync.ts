@@ -6,36 +6,24 @@
  * what was compared, unless the source changed in between.
  */
 import { bytesEqual } from '../bytes.ts';
-import { ChunkKernel, createFingerprinter, PAGE_BYTES } from '../chunker/index.ts';
+import { ChunkKernel, createFingerprinter } from '../chunker/index.ts';
 import { BlockferryError } from '../errors.ts';
 import { GUID_BYTES, randomGuid } from '../guid.ts';
 import type { Ports } from '../ports.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
 import { BufferPool, type WorkerPool } from '../workers/index.ts';
-import { BaseLayout } from './base.ts';
 import { collectSnapshots } from './collect-snapshots.ts';
 import type { Committer } from './committer.ts';
 import { batchBufferBytes, DiskSync, type DiskSyncCounts, type DiskSyncSetup, NO_COUNTS } from './disk-sync.ts';
-import { manifestKey } from './layout.ts';
-import { LiveBase } from './live-base.ts';
-import { ManifestTree } from './manifest-tree.ts';
+import type { LiveBase } from './live-base.ts';
+import { flushLiveDisk, freezeLiveDisks, type LiveDisk, openLiveDisk } from './live-disk.ts';
 import { findPatches } from './raw-patches.ts';
-import { pageCipher, type Replica } from './replica.ts';
-import {
-  type Baseline,
-  type CopyState,
-  type DiskHead,
-  newestLog,
-  type PointDisk,
-  type RecoveryPoint,
-  type Root,
-  type SuspectRange,
-  sameTables,
-} from './root.ts';
+import type { Replica } from './replica.ts';
+import { type CopyState, newestLog, type RecoveryPoint, type Root, type SuspectRange } from './root.ts';
 import { sourceChanged, sourceStamp } from './source-stamp.ts';
 import { condenseSuspects, INHERITED_SUSPECTS_MAX, SyncLedger } from './sync-ledger.ts';
 import { dataBytes } from './sync-plan.ts';
-import type { SessionBlob, WriterSession } from './writer-session.ts';
+import type { WriterSession } from './writer-session.ts';
 
 /** Batches that wait for the store beyond those in the workers' hands. */
 const BATCHES_AHEAD = 4;
@@ -66,10 +54,7 @@ export interface SyncResult {
   readonly disks: readonly Readonly<DiskSyncCounts>[];
 }
 
-interface LiveDisk {
-  readonly base: LiveBase;
-  readonly manifest: SessionBlob;
-  readonly tree: ManifestTree;
+interface SyncDisk extends LiveDisk {
   readonly findPatches: DiskSyncSetup['findPatches'];
 }
 
@@ -78,8 +63,8 @@ export async function sync(setup: SyncSetup): Promise<SyncResult> {
   const { committer, sources, ports } = setup;
   checkSizes(setup);
   const stamp = await sourceStamp(sources);
-  const live: LiveDisk[] = [];
-  for (let disk = 0; disk < sources.length; disk += 1) live.push(await openLive(setup, disk));
+  const live: SyncDisk[] = [];
+  for (let disk = 0; disk < sources.length; disk += 1) live.push(await openDisk(setup, disk));
   await ports.failpoint('sync.after-fence');
   await collectSnapshots(committer.root, live);
   const start = startingState(setup, stamp);
@@ -108,24 +93,10 @@ function checkSizes({ committer, sources }: SyncSetup): void {
   }
 }
 
-async function openLive({ committer, session, ports }: SyncSetup, disk: number): Promise<LiveDisk> {
+async function openDisk({ committer, session, ports }: SyncSetup, disk: number): Promise<SyncDisk> {
   const { replica } = committer;
-  const description = replica.description.disks[disk]!;
-  const manifest = await session.open(manifestKey(description.id));
-  if (!manifest) {
-    throw new BlockferryError('REPLICA_MANIFEST', `${manifestKey(description.id)} is missing`, {
-      facts: { source: manifestKey(description.id) },
-      hint: 'the replica is damaged; protect the item anew under another URL',
-    });
-  }
-  const access = {
-    read: (offset: number) => manifest.read(offset, PAGE_BYTES),
-    write: (bytes: Uint8Array, offset: number) => manifest.write(bytes, offset),
-  };
-  const tables = replica.record.root.disks[disk]!.tables;
-  const tree = new ManifestTree(description, pageCipher(replica, disk, ports), access, tables);
-  const base = new LiveBase(description.id, new BaseLayout(description), session);
-  return { base, manifest, tree, findPatches: await patchFinder(replica, disk, base) };
+  const live = await openLiveDisk(replica, disk, session, ports);
+  return { ...live, findPatches: await patchFinder(replica, disk, live.base) };
 }
 
 /** Of a raw base that a sync has filled once, no more is written than the blocks that differ. */
@@ -151,7 +122,7 @@ function startingState({ committer, suspect = [], full }: SyncSetup, stamp: Uint
 
 async function syncDisk(
   setup: SyncSetup,
-  live: readonly LiveDisk[],
+  live: readonly SyncDisk[],
   disk: number,
   start: CopyState,
 ): Promise<Readonly<DiskSyncCounts>> {
@@ -172,7 +143,7 @@ async function syncDisk(
       // Both as they are before the flush: what settles while it runs is not in it, and must be named as suspect.
       const { cursor } = ledger;
       const suspect = ledger.suspects(intentEnd);
-      const disks = await flushDisk(root, live, disk, ports);
+      const disks = await flushLiveDisk(root, live, disk, 'sync', ports);
       return { disks, sync: { kind: start.kind, source: start.source, disk, cursor, suspect } };
     }, signal);
     ledger.committed(intentEnd);
@@ -201,35 +172,12 @@ async function syncDisk(
   return run.counts;
 }
 
-/** Makes a disk's acknowledged slots durable, then writes its changed pages. */
-async function flushDisk(
-  root: Root,
-  live: readonly LiveDisk[],
-  disk: number,
-  ports: Ports,
-): Promise<readonly DiskHead[]> {
-  const { base, tree, manifest } = live[disk]!;
-  await base.flush();
-  await ports.failpoint('sync.after-slots');
-  const tables = await tree.flush(root.generation + 1);
-  await manifest.flush();
-  await ports.failpoint('sync.after-pages');
-  return root.disks.map((state, i) => (i === disk ? { ...state, tables } : state));
-}
-
 /** Flushes everything, freezes all blobs, and commits the recovery point that names the frozen state. */
 async function commitPoint({ committer, ports, signal }: SyncSetup, live: readonly LiveDisk[]): Promise<Root> {
   return committer.commit(async (root) => {
-    let state = root;
-    for (let disk = 0; disk < live.length; disk += 1) {
-      state = { ...state, disks: await flushDisk(state, live, disk, ports) };
-    }
-    const disks: PointDisk[] = [];
-    for (let disk = 0; disk < live.length; disk += 1) disks.push(await freeze(state, live[disk]!, disk));
-    await ports.failpoint('sync.after-snapshots');
-    const generation = root.generation + 1;
     // What was read is newer than all logs, so they have nothing to add to it.
-    const baseline: Baseline = { generation, appliedLog: newestLog(root), disks };
+    const { disks, baseline } = await freezeLiveDisks(root, live, newestLog(root), 'sync', ports);
+    const { generation } = baseline;
     const point: RecoveryPoint = {
       id: `p${generation}`,
       timeMs: ports.clock.nowMs(),
@@ -240,18 +188,10 @@ async function commitPoint({ committer, ports, signal }: SyncSetup, live: readon
     };
     return {
       // No change log leads from what the replica held to this.
-      disks: state.disks.map(({ tables }) => ({ tables, head: randomGuid(ports.random.bytes(GUID_BYTES)) })),
+      disks: disks.map(({ tables }) => ({ tables, head: randomGuid(ports.random.bytes(GUID_BYTES)) })),
       baselines: [...root.baselines, baseline],
       points: [...root.points, point],
       sync: null,
     };
   }, signal);
-}
-
-/** The snapshots of a disk; those of the newest baseline serve again if nothing was changed since. */
-async function freeze(root: Root, { base, manifest }: LiveDisk, disk: number): Promise<PointDisk> {
-  const { tables } = root.disks[disk]!;
-  const newest = root.baselines.at(-1)?.disks[disk];
-  if (newest && !base.changed && sameTables(newest.tables, tables)) return newest;
-  return { tables, baseSnapshots: await base.snapshot(), manifestSnapshot: await manifest.snapshot() };
 }

@@ -14,7 +14,8 @@ export function foldBatch(task: FoldTask, { disk, kernel, scratch }: BatchDisk):
   const entries = new Uint8Array(count * ENTRY_BYTES);
   const places = new Float64Array(count * 2);
   const bytes = Buffer.from(task.buffer);
-  const strideBytes = slotSizeBytes(disk.chunkBytes);
+  const raw = disk.layout === 'raw';
+  const strideBytes = raw ? disk.chunkBytes : slotSizeBytes(disk.chunkBytes);
   if (task.freshOffset + count * strideBytes > bytes.byteLength) {
     throw new RangeError(`a batch of ${count} chunks does not fit into ${bytes.byteLength} bytes`);
   }
@@ -41,9 +42,9 @@ export function foldBatch(task: FoldTask, { disk, kernel, scratch }: BatchDisk):
     const scanned = kernel.scan(plaintext, chunk, task.generation, entry, forced, newEntry, bytes, freshOffset);
     verdicts[i] = VERDICT[scanned.verdict];
     if (scanned.verdict !== 'changed') continue;
-    if (disk.layout === 'raw') plaintext.copy(bytes, freshOffset);
+    if (raw) plaintext.copy(bytes, freshOffset);
     places[i * 2] = freshOffset;
-    places[i * 2 + 1] = disk.layout === 'raw' ? plaintext.byteLength : scanned.slotBytes;
+    places[i * 2 + 1] = raw ? plaintext.byteLength : scanned.slotBytes;
   }
   return { verdicts, entries, places, readBytes: 0, buffer: task.buffer };
 }

@@ -95,7 +95,8 @@ export interface FoldTask {
   readonly forced: Uint8Array;
   /** Per chunk offset and length in `buffer` of its old slot (layout raw: bytes); 0, 0 where none is needed. */
   readonly stored: Float64Array;
-  /** Where the new bytes stand in `buffer`: of chunk i from `freshOffset` + i slots on, in their places in the chunk. */
+  /** Where the new bytes stand in `buffer`: of chunk i from `freshOffset` + i slots (layout raw:
+   * chunks) on, in their places in the chunk. */
   readonly freshOffset: number;
   /** What is new, three numbers each: index of the chunk in the batch, from and to in the chunk. Ascending, apart. */
   readonly covers: Float64Array;

@@ -225,7 +225,8 @@ async function foldTask(
   const freshOffset = CHUNKS * SLOT;
   const buffer = new ArrayBuffer(2 * freshOffset);
   new Uint8Array(buffer).set(new Uint8Array(scanned.buffer));
-  for (const { chunk, from, bytes } of news) new Uint8Array(buffer).set(bytes, freshOffset + chunk * SLOT + from);
+  for (const { chunk, from, bytes } of news)
+    new Uint8Array(buffer).set(bytes, freshOffset + chunk * (disk === 1 ? CHUNK : SLOT) + from);
   return {
     kind: 'fold',
     disk,
