@@ -11,8 +11,8 @@ import { PAGE_WRITE_BYTES_MAX } from '../limits.ts';
 import { type AzureSettings, attempt } from './azure-attempt.ts';
 import { collect, discard } from './azure-body.ts';
 import { damagedTransfer, type Request } from './azure-errors.ts';
-import { beyondEnd } from './page-rules.ts';
-import type { CallOptions } from './store.ts';
+import { beyondEnd, checkObjectSize } from './page-rules.ts';
+import type { ObjectReadOptions } from './store.ts';
 
 /** An emulator says `bytes 0--1/0` of an empty object, where the service answers 416. */
 const CONTENT_RANGE = /^bytes (\d+)-(-?\d+)\/(\d+)$/;
@@ -77,7 +77,7 @@ export async function readObject(
   offset: number,
   lengthBytes: number,
   settings: AzureSettings,
-  options: CallOptions | undefined,
+  options: ObjectReadOptions | undefined,
 ): Promise<Uint8Array> {
   const into = Buffer.allocUnsafeSlow(lengthBytes);
   let etag: string | undefined;
@@ -91,6 +91,7 @@ export async function readObject(
     ).catch((error: unknown) => {
       throw objectError(error, key, offset, lengthBytes);
     });
+    checkObjectSize(key, found.sizeBytes, options?.sizeBytes);
     if (found.sizeBytes < at + piece.byteLength) throw beyondEnd(key, offset, lengthBytes, found.sizeBytes);
     etag = found.etag;
   }

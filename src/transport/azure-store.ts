@@ -15,7 +15,7 @@ import { readObject } from './azure-range.ts';
 import { AzureStagedObject } from './azure-staged.ts';
 import { checkKey, checkKeyPrefix, isKey } from './keys.ts';
 import { checkObjectRead } from './page-rules.ts';
-import type { CallOptions, PageBlob, StagedObject, Store, StoredObject } from './store.ts';
+import type { CallOptions, ObjectReadOptions, PageBlob, StagedObject, Store, StoredObject } from './store.ts';
 
 /** What an AzureStore is made of; `openStore` makes it from a URL. */
 export interface AzureStoreOptions {
@@ -105,7 +105,7 @@ export class AzureStore implements Store {
     return answer.etag;
   }
 
-  async read(key: string, offset: number, lengthBytes: number, options?: CallOptions): Promise<Uint8Array> {
+  async read(key: string, offset: number, lengthBytes: number, options?: ObjectReadOptions): Promise<Uint8Array> {
     checkKey(key);
     checkObjectRead(key, offset, lengthBytes);
     const client = this.#container.getBlobClient(this.#prefix + key);

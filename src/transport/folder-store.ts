@@ -17,8 +17,8 @@ import { blobPaths, ensureDirectory, publish } from './folder-layout.ts';
 import { FolderLock } from './folder-lock.ts';
 import { FolderStagedObject } from './folder-staged.ts';
 import { checkKey, checkKeyPrefix, isKey } from './keys.ts';
-import { beyondEnd, checkObjectRead } from './page-rules.ts';
-import type { CallOptions, PageBlob, StagedObject, Store, StoredObject } from './store.ts';
+import { beyondEnd, checkObjectRead, checkObjectSize } from './page-rules.ts';
+import type { CallOptions, ObjectReadOptions, PageBlob, StagedObject, Store, StoredObject } from './store.ts';
 
 const STAGING_ID_BYTES = 16;
 
@@ -86,7 +86,7 @@ export class FolderStore implements Store {
     );
   }
 
-  async read(key: string, offset: number, lengthBytes: number, options?: CallOptions): Promise<Uint8Array> {
+  async read(key: string, offset: number, lengthBytes: number, options?: ObjectReadOptions): Promise<Uint8Array> {
     checkKey(key);
     checkObjectRead(key, offset, lengthBytes);
     throwIfAborted(options?.signal);
@@ -95,6 +95,7 @@ export class FolderStore implements Store {
       const file = await files.open(blobPaths(directory, key).live, 'read');
       try {
         const sizeBytes = await file.sizeBytes();
+        checkObjectSize(key, sizeBytes, options?.sizeBytes);
         if (offset + lengthBytes > sizeBytes) throw beyondEnd(key, offset, lengthBytes, sizeBytes);
         const into = Buffer.allocUnsafeSlow(lengthBytes);
         // An object is replaced, never changed: the open file is one version of it.
@@ -157,7 +158,7 @@ export class FolderStore implements Store {
     const { files, directory } = this.#context;
     const entries = await onFiles(this.url, () => files.list(join(directory, parent)));
     const names = entries
-      .filter(({ name, kind }) => isKey(name) && kind !== 'other')
+      .filter(({ name, kind }) => isKey(name) && (kind === 'file' || kind === 'directory'))
       .map(({ name, kind }) => (kind === 'directory' ? `${name}/` : name))
       .sort((a, b) => (a < b ? -1 : 1));
     for (const name of names) {

@@ -18,6 +18,7 @@ export { RetryingStore } from './retrying-store.ts';
 export type {
   ByteRange,
   CallOptions,
+  ObjectReadOptions,
   PageBlob,
   PageBlobState,
   RangesOptions,

@@ -48,6 +48,12 @@ export function checkObjectRead(key: string, offset: number, lengthBytes: number
   if (lengthBytes === 0) throw new RangeError(`${key}: a read of an object has at least one byte`);
 }
 
+/** @throws {RangeError} unless the object has the length that its reader knows of, if it knows one. */
+export function checkObjectSize(key: string, sizeBytes: number, expected: number | undefined): void {
+  if (expected === undefined || sizeBytes === expected) return;
+  throw new RangeError(`${key} has ${sizeBytes} bytes instead of ${expected}`);
+}
+
 /** The error for a read that an object ends before. */
 export function beyondEnd(key: string, offset: number, lengthBytes: number, sizeBytes?: number): RangeError {
   const end = sizeBytes === undefined ? 'its end' : `its end at ${sizeBytes}`;

@@ -9,7 +9,7 @@ import { mayStillApply } from './outcome.ts';
 import { resumed } from './resumed.ts';
 import type { Retry } from './retry.ts';
 import { RetryingBlob } from './retrying-blob.ts';
-import type { CallOptions, PageBlob, StagedObject, Store, StoredObject } from './store.ts';
+import type { CallOptions, ObjectReadOptions, PageBlob, StagedObject, Store, StoredObject } from './store.ts';
 
 export class RetryingStore implements Store {
   readonly #store: Store;
@@ -57,7 +57,7 @@ export class RetryingStore implements Store {
     return await this.#retry.run(`${key}: put`, attempt, options?.signal);
   }
 
-  read(key: string, offset: number, lengthBytes: number, options?: CallOptions): Promise<Uint8Array> {
+  read(key: string, offset: number, lengthBytes: number, options?: ObjectReadOptions): Promise<Uint8Array> {
     const call = (): Promise<Uint8Array> => this.#store.read(key, offset, lengthBytes, options);
     return this.#retry.run(`${key}: read`, call, options?.signal);
   }

@@ -26,6 +26,12 @@ export interface RangesOptions extends ReadOptions {
   readonly fromOffset?: number;
 }
 
+/** Reads of an object whose length is known from elsewhere. */
+export interface ObjectReadOptions extends CallOptions {
+  /** The length that the object must have: an object that was cut or that grew is a RangeError. */
+  readonly sizeBytes?: number;
+}
+
 export interface StoredObject {
   readonly bytes: Uint8Array;
   /** Changes with each replacement. */
@@ -126,9 +132,9 @@ export interface Store {
   put(key: string, bytes: Uint8Array, options?: CallOptions & { readonly ifMatch?: string | null }): Promise<string>;
   /**
    * Bytes [offset, offset + lengthBytes) of an object, all of one version of it. @throws STORE_NOT_FOUND; STORE_CONDITION
-   * (retryable) if it was replaced meanwhile; RangeError beyond its end, or for no bytes at all.
+   * (retryable) if it was replaced meanwhile; RangeError beyond its end, for no bytes at all, or if its length is another.
    */
-  read(key: string, offset: number, lengthBytes: number, options?: CallOptions): Promise<Uint8Array>;
+  read(key: string, offset: number, lengthBytes: number, options?: ObjectReadOptions): Promise<Uint8Array>;
   /** Begins a large object that becomes visible in one step, in parts of `partBytes` (1 byte … 4 MiB). */
   stage(key: string, partBytes: number): StagedObject;
   delete(key: string, options?: CallOptions): Promise<void>;

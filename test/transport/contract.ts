@@ -185,6 +185,14 @@ function rangeSuite(store: () => Store): void {
       }
     });
 
+    it('are refused of an object that is shorter or longer than its reader knows', async () => {
+      await store().put('known', filled(100, 1));
+      expect(await store().read('known', 0, 50, { sizeBytes: 100 })).toHaveLength(50);
+      for (const sizeBytes of [50, 99, 101]) {
+        await expect(store().read('known', 0, 50, { sizeBytes })).rejects.toThrow(RangeError);
+      }
+    });
+
     it('of an object that is not there are STORE_NOT_FOUND', async () => {
       await expect(store().read('nothing', 0, 1)).rejects.toMatchObject({ code: 'STORE_NOT_FOUND', retryable: false });
     });
