@@ -57,7 +57,7 @@ export interface WriteOptions {
 
 export interface DirectoryEntry {
   readonly name: string;
-  readonly kind: 'file' | 'directory' | 'other';
+  readonly kind: 'file' | 'directory' | 'socket' | 'other';
 }
 
 /**

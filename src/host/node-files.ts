@@ -119,7 +119,8 @@ async function writeThen(
 
 function entryKind(entry: fs.Dirent): DirectoryEntry['kind'] {
   if (entry.isFile()) return 'file';
-  return entry.isDirectory() ? 'directory' : 'other';
+  if (entry.isDirectory()) return 'directory';
+  return entry.isSocket() ? 'socket' : 'other';
 }
 
 /** The file system of this machine. */
