@@ -85,6 +85,8 @@ export const ERROR_CODES = {
   FREEZE_FAILED: 'failed',
   /** The root has no room for another point, baseline or log. */
   REPLICA_FULL: 'failed',
+  /** A set of dirty chunks was given, but the base lacks more than these. */
+  REPLICA_BEHIND: 'failed',
   /** An NBD client breaks the protocol; its connection is dropped, and nobody else notices. */
   NBD_PROTOCOL: 'failed',
   WORKER_FAILED: 'failed',

@@ -106,6 +106,8 @@ export const FAILPOINT_NAMES = [
   'sync.after-snapshots',
   'sync.after-root',
   'sync.after-anchor',
+  'ship.after-part',
+  'ship.after-upload',
   'apply.after-intent',
   'apply.after-slots',
   'apply.after-pages',
@@ -121,6 +123,9 @@ export const FAILPOINT_NAMES = [
   'hrl.after-sync',
   'hrl.after-data',
   'hrl.after-close',
+  'track.before-barrier',
+  'track.after-barrier',
+  'ship.before-acknowledge',
 ] as const;
 
 export type FailpointName = (typeof FAILPOINT_NAMES)[number];

@@ -51,7 +51,8 @@ export {
 } from './root.ts';
 export { checkAnchor, decodeRoot, encodeRoot, rootHash } from './root-record.ts';
 export { sourceStamp } from './source-stamp.ts';
-export { type SyncProgress, type SyncResult, type SyncSetup, sync } from './sync.ts';
+export { type SyncProgress, type SyncResult, type SyncSetup, sync, type TrackedCopy } from './sync.ts';
+export type { SyncNotice } from './sync-notices.ts';
 export { dataBytes } from './sync-plan.ts';
 export {
   type CompareCounts,

@@ -26,7 +26,10 @@ class Content {
   }
 
   sync(): void {
-    this.durable = Buffer.from(this.current);
+    for (const change of this.pending) {
+      if ('sizeBytes' in change) this.durable = resized(this.durable, change.sizeBytes);
+      else this.durable = written(this.durable, change.bytes, change.position);
+    }
     this.pending = [];
   }
 
@@ -175,8 +178,17 @@ export function crashFileSystem(before: ReadonlyMap<string, Uint8Array>, options
       if (content && content.current.byteLength > maxBytes) throw new RangeError(`more than ${maxBytes}`);
       return content && Buffer.from(content.current);
     },
-    replace: () => Promise.reject(new Error('not used by a folder store')),
-    createExclusive: () => Promise.reject(new Error('not used by a folder store')),
+    async replace(name, bytes) {
+      const path = resolve(name);
+      const temporary = `${path}.temporary`;
+      await files.remove(temporary);
+      const file = await files.open(temporary, 'create');
+      await file.write(bytes, 0);
+      await file.sync();
+      await files.rename(temporary, path);
+      await files.syncDirectory(dirname(path));
+    },
+    createExclusive: () => Promise.reject(new Error('nothing that may crash uses it')),
     async rename(from, to) {
       step();
       const [a, b] = [resolve(from), resolve(to)];

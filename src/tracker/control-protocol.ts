@@ -1,0 +1,106 @@
+/**
+ * The control channel of a tracker: one JSON object a line, each way (docs/tracking.md). A request is
+ * `{"id":…,"do":…,…}`, its answer `{"id":…,"result":…}` or `{"id":…,"error":…}`. Whoever reaches the socket owns the disks
+ * anyway: it lies in the item's directory, for its owner alone.
+ */
+import { createHash } from 'node:crypto';
+import type { Socket } from 'node:net';
+import { join } from 'node:path';
+import { BlockferryError } from '../errors.ts';
+import { CONTROL_LINE_BYTES_MAX, SOCKET_PATH_BYTES_MAX } from '../limits.ts';
+import type { ChunkRun } from '../replica/index.ts';
+import type { DiskInfo } from '../vhd/index.ts';
+import type { ClosedLog } from './disk-logs.ts';
+import type { TrackerStatus } from './forecast.ts';
+
+/** A range of a disk and where its bytes lie in the disk's files at this moment. */
+export type WireExtent =
+  | { readonly kind: 'absent' | 'zero'; readonly offset: number; readonly lengthBytes: number; readonly depth: number }
+  | {
+      readonly kind: 'data';
+      readonly offset: number;
+      readonly lengthBytes: number;
+      readonly depth: number;
+      readonly fileOffset: number;
+    }
+  | {
+      readonly kind: 'memory';
+      readonly offset: number;
+      readonly lengthBytes: number;
+      readonly depth: number;
+      /** Base64. */
+      readonly bytes: string;
+    };
+
+/** What can be asked for, with what and what comes back. */
+export interface ControlCalls {
+  readonly status: { readonly takes: object; readonly gives: TrackerStatus };
+  readonly rotate: {
+    readonly takes: { readonly heads: readonly string[] };
+    readonly gives: { readonly timeMs: number; readonly logs: readonly (readonly ClosedLog[])[] };
+  };
+  readonly acknowledge: { readonly takes: { readonly heads: readonly string[] }; readonly gives: object };
+  readonly 'begin-resync': { readonly takes: { readonly heads: readonly string[] }; readonly gives: object };
+  readonly 'end-resync': { readonly takes: { readonly heads: readonly string[] }; readonly gives: object };
+  /** A page of the chunks that a begun resync has to look at: runs from chunk `from` on. */
+  readonly 'resync-set': {
+    readonly takes: { readonly disk: number; readonly from: number };
+    readonly gives: { readonly runs: readonly ChunkRun[]; readonly next?: number };
+  };
+  /** What a disk says of itself, without what a change of it may alter. */
+  readonly describe: {
+    readonly takes: { readonly disk: number };
+    readonly gives: { readonly info: DiskInfo; readonly identity: string; readonly contentId: string };
+  };
+  /** A page of the extents of a range; without `nextOffset` it is the last. */
+  readonly extents: {
+    readonly takes: { readonly disk: number; readonly offset: number; readonly lengthBytes: number };
+    readonly gives: { readonly extents: readonly WireExtent[]; readonly nextOffset?: number };
+  };
+}
+
+export type ControlName = keyof ControlCalls;
+
+/** Where the tracker of an item listens: a Unix socket in its directory, or on Windows a named pipe. */
+export function controlPath(directory: string): string {
+  return localSocketPath(directory, 'control.sock');
+}
+
+/** Where the disks of an item are served unless its operator says otherwise. */
+export function defaultNbdPath(directory: string): string {
+  return localSocketPath(directory, 'nbd.sock');
+}
+
+function localSocketPath(directory: string, name: string): string {
+  if (process.platform === 'win32') {
+    const hash = createHash('sha256').update(join(directory, name)).digest('hex').slice(0, 32);
+    return `\\\\.\\pipe\\blockferry-${hash}`;
+  }
+  const path = join(directory, name);
+  const lengthBytes = Buffer.byteLength(path);
+  if (lengthBytes <= SOCKET_PATH_BYTES_MAX) return path;
+  throw new BlockferryError(
+    'USAGE',
+    `${path}: a socket path has at most ${SOCKET_PATH_BYTES_MAX} bytes, this has ${lengthBytes}`,
+    { facts: { path, lengthBytes }, hint: 'choose a shorter --home, or a shorter name for the item' },
+  );
+}
+
+/** Calls `onLine` for every line; one that is too long ends the connection. */
+export function readLines(socket: Socket, onLine: (line: string) => void): void {
+  let pieces: Buffer[] = [];
+  let lengthBytes = 0;
+  socket.on('data', (data: Buffer) => {
+    let rest = data;
+    for (let end = rest.indexOf(0x0a); end >= 0; end = rest.indexOf(0x0a)) {
+      const line = Buffer.concat([...pieces, rest.subarray(0, end)]).toString('utf8');
+      pieces = [];
+      lengthBytes = 0;
+      rest = rest.subarray(end + 1);
+      onLine(line);
+    }
+    pieces.push(rest);
+    lengthBytes += rest.byteLength;
+    if (lengthBytes > CONTROL_LINE_BYTES_MAX) socket.destroy();
+  });
+}

@@ -1,0 +1,112 @@
+/**
+ * The logs of one disk: those that are closed and wait for the replica, and the one that is running.
+ *
+ * They lie in the folder of the disk, `<disk>.<number>.hrl`, and form one chain that begins behind `head`. Knows files and
+ * chain; when to rotate or to give way is the item's business.
+ */
+import { basename, dirname, join } from 'node:path';
+import { LogWriter } from '../hrl/index.ts';
+import type { Ports } from '../ports.ts';
+import type { DiskTracking, NamedLog } from './tracking-state.ts';
+
+/** A log that takes no more writes. */
+export interface ClosedLog extends NamedLog {
+  /** Bytes it takes on its volume: holes take none. */
+  readonly storedBytes: number;
+}
+
+export class DiskLogs {
+  readonly #diskPath: string;
+  readonly #ports: Pick<Ports, 'files' | 'clock' | 'random' | 'failpoint'>;
+  #head: string;
+  #closed: ClosedLog[] = [];
+  #running: LogWriter | undefined;
+
+  constructor(diskPath: string, head: string, ports: Pick<Ports, 'files' | 'clock' | 'random' | 'failpoint'>) {
+    this.#diskPath = diskPath;
+    this.#head = head;
+    this.#ports = ports;
+  }
+
+  get head(): string {
+    return this.#head;
+  }
+
+  /** Oldest first. */
+  get closed(): readonly ClosedLog[] {
+    return this.#closed;
+  }
+
+  get running(): LogWriter | undefined {
+    return this.#running;
+  }
+
+  get storedBytes(): number {
+    return this.#closed.reduce((sum, log) => sum + log.storedBytes, this.#running?.storedBytes ?? 0);
+  }
+
+  /** As the state names them. */
+  get named(): DiskTracking['logs'] {
+    const closed = this.#closed.map(({ path, uniqueId }) => ({ path, uniqueId }));
+    const running = this.#running;
+    return running ? [...closed, { path: running.path, uniqueId: running.uniqueId }] : closed;
+  }
+
+  /** UniqueId that the next log follows. */
+  get tail(): string {
+    return this.#running?.uniqueId ?? this.#closed.at(-1)?.uniqueId ?? this.#head;
+  }
+
+  /** Takes over a log that was closed in an earlier run. */
+  addClosed(log: ClosedLog): void {
+    this.#closed.push(log);
+  }
+
+  /** Creates the log behind the last one; it is not running yet. */
+  async create(contentId: string, previousUniqueId: string = this.tail): Promise<LogWriter> {
+    const folder = dirname(this.#diskPath);
+    const name = basename(this.#diskPath);
+    const pattern = /^\.(\d{1,15})\.hrl$/;
+    const numbers = (await this.#ports.files.list(folder))
+      .filter((entry) => entry.name.startsWith(name))
+      .map((entry) => Number(pattern.exec(entry.name.slice(name.length))?.[1] ?? 0));
+    const number = Math.max(0, ...numbers) + 1;
+    const path = join(folder, `${name}.${String(number).padStart(6, '0')}.hrl`);
+    return await LogWriter.create(path, { ports: this.#ports, previousUniqueId, dataWriteGuid: contentId });
+  }
+
+  /** Puts `next` in place of the running log and returns that, which its caller closes. */
+  exchange(next: LogWriter | undefined): LogWriter | undefined {
+    const before = this.#running;
+    this.#running = next;
+    return before;
+  }
+
+  /** The log that `exchange` returned is closed. */
+  noteClosed(log: LogWriter): void {
+    this.#closed.push({ path: log.path, uniqueId: log.uniqueId, storedBytes: log.storedBytes });
+  }
+
+  /** Begins a new chain: what was logged is given up. Returns the files to remove. */
+  restart(head: string): readonly string[] {
+    const paths = this.named.map(({ path }) => path);
+    this.#head = head;
+    this.#closed = [];
+    this.#running = undefined;
+    return paths;
+  }
+
+  /**
+   * The replica has the chain up to `head`: returns the files that nobody needs any more, or undefined if `head` is not
+   * in this chain.
+   */
+  acknowledge(head: string): readonly string[] | undefined {
+    if (head === this.#head) return [];
+    const last = this.#closed.findIndex(({ uniqueId }) => uniqueId === head);
+    if (last < 0) return undefined;
+    const done = this.#closed.slice(0, last + 1);
+    this.#closed = this.#closed.slice(last + 1);
+    this.#head = head;
+    return done.map(({ path }) => path);
+  }
+}

@@ -1,0 +1,18 @@
+/** The door of the tracker: track the disks of an item, serve them, and talk to a tracker that runs elsewhere. */
+export { ControlClient } from './control-client.ts';
+export { controlPath, defaultNbdPath } from './control-protocol.ts';
+export { ControlServer } from './control-server.ts';
+export type { ClosedLog } from './disk-logs.ts';
+export type { DiskTrackerStatus, TrackerStatus } from './forecast.ts';
+export type { ItemTracker, Rotation, TrackerEvent } from './item-tracker.ts';
+export { type BlockDevice, NbdServer } from './nbd/index.ts';
+export { diskStamp, openTracker, resyncEpoch, type TrackedItem, type TrackedSource } from './recover.ts';
+export { RestingTracking } from './resting.ts';
+export { ServedDisk } from './served-disk.ts';
+export {
+  loadTrackingState,
+  type ResyncReason,
+  type TrackingMode,
+  type TrackingState,
+  trackingDirectory,
+} from './tracking-state.ts';

@@ -1,0 +1,446 @@
+/**
+ * ItemTracker: tracking of all disks of an item, from recovery to the clean end (docs/tracking.md).
+ *
+ * Promises:
+ * - At every instant either a log has each write since the replica's last one, or the dirty maps have its chunk, durably.
+ * - All disks rotate at one barrier: what the logs hold is one moment across them.
+ * - When the logs give way, the guest is not disturbed: the mark and its reason are saved, the maps go on.
+ * Changes of the logs run one after the other; giving way does not wait for its turn.
+ */
+import { isBlockferryError } from '../errors.ts';
+import type { LogWriter } from '../hrl/index.ts';
+import type { Ports, ProcessLock } from '../ports.ts';
+import { DirtyMap } from './dirty-map.ts';
+import type { ClosedLog } from './disk-logs.ts';
+import { Forecast, type TrackerStatus } from './forecast.ts';
+import type { ItemDisk } from './recover.ts';
+import type { TrackedDisk } from './tracked-disk.ts';
+import {
+  mapPath,
+  type ResyncReason,
+  resyncRequired,
+  saveTrackingState,
+  type TrackingMode,
+  type TrackingState,
+} from './tracking-state.ts';
+
+/** How often what was answered is made durable though nobody asked for it, and idle chunks come to rest. */
+const SETTLE_MS = 5_000;
+
+/** Something the operator should know. */
+export interface TrackerEvent {
+  readonly code: 'RESYNC_REQUIRED' | 'BRIDGED' | 'TRACKER_FAULT';
+  readonly message: string;
+}
+
+export interface ItemTrackerOptions {
+  readonly directory: string;
+  readonly disks: readonly ItemDisk[];
+  readonly mode: TrackingMode;
+  readonly reason: ResyncReason | undefined;
+  readonly lock: ProcessLock;
+  readonly ports: Ports;
+  readonly onEvent: (event: TrackerEvent) => void;
+}
+
+/** One moment across all disks. */
+export interface Rotation {
+  readonly timeMs: number;
+  /** Per disk the closed logs that the replica lacks, oldest first. */
+  readonly logs: readonly (readonly ClosedLog[])[];
+}
+
+export class ItemTracker {
+  readonly devices: readonly TrackedDisk[];
+  readonly #options: ItemTrackerOptions;
+  readonly #disks: readonly ItemDisk[];
+  readonly #ports: Ports;
+  readonly #forecast: Forecast;
+  readonly #ended = new AbortController();
+  #settling: Promise<void> = Promise.resolve();
+  #mode: TrackingMode;
+  #reason: ResyncReason | undefined;
+  /** The mark is saved: only then may chunks come to rest that no log has. */
+  #isMarked = true;
+  #tail: Promise<unknown> = Promise.resolve();
+  #writing: Promise<void> = Promise.resolve();
+  #replacingMap: Promise<void> | undefined;
+
+  constructor(options: ItemTrackerOptions) {
+    this.#options = options;
+    this.#disks = options.disks;
+    this.#ports = options.ports;
+    this.#mode = options.mode;
+    this.#reason = options.reason;
+    this.devices = options.disks.map(({ device }) => device);
+    this.#forecast = new Forecast(options.disks, options.ports.clock);
+    this.#settling = this.#settleLoop();
+  }
+
+  status(): TrackerStatus {
+    return this.#forecast.status(this.#mode, this.#reason);
+  }
+
+  /**
+   * Rotates the logs at one barrier and names those that the replica lacks.
+   * @param heads per disk the last log that the replica has
+   * @throws RESYNC_REQUIRED
+   */
+  rotate(heads: readonly string[]): Promise<Rotation> {
+    return this.#inTurn(async () => {
+      await this.#takeHeads(heads);
+      const timeMs = await this.#exchangeLogs();
+      this.#assertLogging();
+      return { timeMs, logs: this.#disks.map(({ logs }) => logs.closed) };
+    });
+  }
+
+  /** The replica has the logs up to `heads`: they are removed. @throws RESYNC_REQUIRED */
+  acknowledge(heads: readonly string[]): Promise<void> {
+    return this.#inTurn(() => this.#takeHeads(heads));
+  }
+
+  /**
+   * Logs begin anew behind `heads`, at a barrier; from now on they have every write. What may differ from the replica
+   * until then stands in the maps as closed.
+   */
+  beginResync(heads: readonly string[]): Promise<void> {
+    return this.#inTurn(async () => {
+      const reason = this.#reason ?? this.#makeReason('RESYNC_INTERRUPTED', 'a resync was begun and has not ended');
+      // Until the new logs are named, a crash must find the maps in charge.
+      this.#giveWay(reason);
+      await this.#saveMark();
+      const next = await this.#createNext((i) => heads[i]!);
+      await this.#atBarrier(() => {
+        this.#mode = 'resyncing';
+        for (const [i, { logs, device }] of this.#disks.entries()) {
+          logs.restart(heads[i]!);
+          logs.exchange(next[i]);
+          device.log = next[i];
+          device.map.rotate();
+        }
+      });
+      await this.#save();
+      await Promise.all(this.devices.map(({ map }) => map.sync()));
+    });
+  }
+
+  /** The base has all that differed when the resync began. @throws RESYNC_REQUIRED if the logs gave way since then */
+  endResync(heads: readonly string[]): Promise<void> {
+    return this.#inTurn(async () => {
+      const isOurs = this.#disks.every(({ logs }, i) => logs.head === heads[i]);
+      if (this.#mode !== 'resyncing' || !isOurs) throw resyncRequired(this.#reason ?? NOT_BEGUN);
+      this.#mode = 'logging';
+      this.#reason = undefined;
+      await this.#save();
+      // Closed logs are there after a restart in between: what they have is among the closed chunks too.
+      for (const { logs, device } of this.#disks) if (logs.closed.length === 0) await device.map.forgetClosed();
+    });
+  }
+
+  /** Ends tracking in order: everything is durable, closed and remembered. The devices serve nobody any more. */
+  async close(stampOf: (disk: ItemDisk) => Promise<string>): Promise<void> {
+    this.#ended.abort();
+    await this.#settling;
+    try {
+      await this.#inTurn(async () => {
+        await Promise.all(this.devices.map((device) => device.pause()));
+        for (const disk of this.#disks) await this.#closeDisk(disk);
+        const stamps: string[] = [];
+        for (const disk of this.#disks) stamps.push(await stampOf(disk));
+        await this.#save(stamps);
+      });
+    } finally {
+      await this.#options.lock.release();
+    }
+  }
+
+  /** Lets go of everything as a crash would: for a process that cannot go on. */
+  async abandon(): Promise<void> {
+    this.#ended.abort();
+    await this.#settling;
+    for (const { logs, device } of this.#disks) {
+      await logs.running?.abandon();
+      await Promise.allSettled([device.disk.close(), device.map.abandon()]);
+    }
+    await this.#options.lock.release();
+  }
+
+  /** The logs of `disk` grew: at half of the disk they give way. (Half of all disks together is never reached earlier.) */
+  noteGrowth({ logs, device }: ItemDisk): void {
+    if (this.#mode === 'resync-required' || logs.storedBytes * 2 < device.sizeBytes) return;
+    const message = `the logs of ${device.name} reached ${logs.storedBytes} bytes, half of its ${device.sizeBytes}`;
+    this.#giveWayLater(this.#makeReason('LOG_HALF_FULL', message));
+  }
+
+  /** A log cannot take a write. */
+  noteFailure({ device }: ItemDisk, cause: unknown): void {
+    if (this.#mode === 'resync-required') return;
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    const isFull = isNoSpace(cause);
+    const message = `the log of ${device.name} cannot be written: ${reason}`;
+    this.#giveWayLater(this.#makeReason(isFull ? 'NO_SPACE' : 'LOG_FAILED', message));
+  }
+
+  /** The guest is rid of the logs at once; the mark is saved behind what changes the logs right now. */
+  #giveWayLater(reason: ResyncReason): void {
+    this.#giveWay(reason);
+    this.#options.onEvent({ code: 'RESYNC_REQUIRED', message: `resync required: ${reason.message}` });
+    void this.#inTurn(() => this.#saveMark());
+  }
+
+  /**
+   * The dirty map of `disk` cannot be written: one that has every chunk takes its place. A write waits for this, so it does
+   * not wait for its turn: a barrier may be waiting for the write. @throws OUTPUT_FAILED
+   */
+  noteMapFailure(disk: ItemDisk, failed: DirtyMap, cause: unknown): Promise<void> {
+    if (disk.device.map !== failed) return Promise.resolve();
+    if (this.#mode !== 'resync-required') {
+      const message = `the dirty map of ${disk.device.name} cannot be written: ${messageOf(cause)}`;
+      this.#giveWayLater(this.#makeReason('MAP_LOST', message));
+    }
+    this.#replacingMap ??= this.#replaceMap(disk, failed).finally(() => {
+      this.#replacingMap = undefined;
+    });
+    return this.#replacingMap;
+  }
+
+  async #replaceMap({ device, source, logs }: ItemDisk, failed: DirtyMap): Promise<void> {
+    // Before a chunk changes that no map has: without the mark, a crash would trust the logs.
+    await this.#mark(logs.named.map(({ path }) => path));
+    const path = mapPath(this.#options.directory, source.id);
+    const { guid: diskGuid, virtualSizeBytes: sizeBytes, chunkBytes } = source;
+    const options = { diskGuid, sizeBytes, chunkBytes, ports: this.#ports };
+    device.map = await DirtyMap.create(path, { ...options, everything: true });
+    await failed.abandon();
+  }
+
+  /** Takes the logs out of the path of the guest, at once. */
+  #giveWay(reason: ResyncReason): void {
+    this.#mode = 'resync-required';
+    this.#reason = reason;
+    this.#isMarked = false;
+    for (const { device } of this.#disks) device.log = undefined;
+  }
+
+  /** Saves the mark and removes the logs. */
+  async #saveMark(): Promise<void> {
+    const given = this.#disks.map(({ logs }) => ({ running: logs.running, paths: logs.named.map(({ path }) => path) }));
+    try {
+      await this.#mark(given.flatMap(({ paths }) => paths));
+    } catch (error) {
+      this.#tell(`the mark "resync required" cannot be saved: ${messageOf(error)}`);
+      return;
+    }
+    this.#isMarked = true;
+    for (const [i, { logs }] of this.#disks.entries()) {
+      logs.restart(logs.head);
+      await given[i]!.running?.abandon();
+      await this.#removeAll(given[i]!.paths);
+    }
+  }
+
+  /**
+   * Makes the mark durable. A volume without space may have none for it either: then the logs go first, for a named log
+   * that is missing says the same.
+   */
+  async #mark(logPaths: readonly string[]): Promise<void> {
+    try {
+      await this.#saveGivenUp();
+    } catch {
+      await this.#removeAll(logPaths);
+      await this.#saveGivenUp();
+    }
+  }
+
+  #saveGivenUp(): Promise<void> {
+    const disks = this.#disks.map(({ logs, device }) => ({
+      ...{ head: logs.head, logs: [], contentId: device.disk.contentId, stamp: '' },
+    }));
+    return this.#write({ ...this.#marks(), tracked: true, clean: false, disks });
+  }
+
+  /** Everything that was answered becomes durable now and then. */
+  async #settleLoop(): Promise<void> {
+    for (;;) {
+      try {
+        await this.#ports.clock.sleep(SETTLE_MS, this.#ended.signal);
+      } catch {
+        return;
+      }
+      try {
+        this.#forecast.sample();
+        if (!this.#isMarked) await this.#inTurn(() => this.#saveMark());
+        for (const device of this.devices) await (this.#isMarked ? device.settle() : device.flush());
+      } catch (error) {
+        this.#tell(`what was written cannot be made durable: ${messageOf(error)}`);
+      }
+    }
+  }
+
+  async #takeHeads(heads: readonly string[]): Promise<void> {
+    this.#assertLogging();
+    const isKnown = this.#disks.every(
+      ({ logs }, i) => logs.head === heads[i] || logs.closed.some(({ uniqueId }) => uniqueId === heads[i]),
+    );
+    if (!isKnown) {
+      const reason = this.#makeReason('LOG_CHAIN', 'the replica ends with another log than the first one here follows');
+      this.#giveWayLater(reason);
+      throw resyncRequired(reason);
+    }
+    const paths = this.#disks.flatMap(({ logs }, i) => logs.acknowledge(heads[i]!) ?? []);
+    if (paths.length === 0) return;
+    await this.#save();
+    await this.#removeAll(paths);
+    for (const { logs, device } of this.#disks) if (logs.closed.length === 0) await device.map.forgetClosed();
+  }
+
+  /** Exchanges the logs that hold anything, all at one moment, which is returned. */
+  async #exchangeLogs(): Promise<number> {
+    const wanted = this.#disks.map(({ logs }) => (logs.running?.entryCount ?? 0) > 0);
+    if (!wanted.includes(true)) return this.#ports.clock.nowMs();
+    const next = await this.#createNext(
+      (i) => this.#disks[i]!.logs.tail,
+      (i) => wanted[i]!,
+    );
+    await this.#save(undefined, next);
+    await this.#ports.failpoint('track.before-barrier');
+    const before: (LogWriter | undefined)[] = [];
+    const timeMs = await this.#atBarrier(() => {
+      // The logs may have given way while the next ones were made.
+      if (this.#mode === 'resync-required') return;
+      for (const [i, { logs, device }] of this.#disks.entries()) {
+        if (!next[i]) continue;
+        before[i] = logs.exchange(next[i]);
+        device.log = next[i];
+        device.map.rotate();
+      }
+    });
+    await this.#ports.failpoint('track.after-barrier');
+    if (this.#mode === 'resync-required') await this.#discard(next);
+    await this.#closeLogs(before);
+    await Promise.all(this.devices.map(({ map }) => map.sync()));
+    return timeMs;
+  }
+
+  async #createNext(
+    previous: (disk: number) => string,
+    wanted: (disk: number) => boolean = () => true,
+  ): Promise<readonly (LogWriter | undefined)[]> {
+    try {
+      return await Promise.all(
+        this.#disks.map(({ logs, device }, i) =>
+          wanted(i) ? logs.create(device.disk.contentId, previous(i)) : undefined,
+        ),
+      );
+    } catch (cause) {
+      this.noteFailure(this.#disks[0]!, cause);
+      throw cause;
+    }
+  }
+
+  /** Removes logs that were made and not used. */
+  async #discard(unused: readonly (LogWriter | undefined)[]): Promise<void> {
+    for (const log of unused) {
+      if (!log || this.#disks.some(({ logs }) => logs.running === log)) continue;
+      await log.abandon();
+      await this.#removeAll([log.path]);
+    }
+  }
+
+  /** Runs `exchange` at a moment when no change of any disk is under way. */
+  async #atBarrier(exchange: () => void): Promise<number> {
+    try {
+      await Promise.all(this.devices.map((device) => device.pause()));
+      exchange();
+      return this.#ports.clock.nowMs();
+    } finally {
+      for (const device of this.devices) device.resume();
+    }
+  }
+
+  async #closeLogs(before: readonly (LogWriter | undefined)[]): Promise<void> {
+    await Promise.all(
+      before.map(async (log, i) => {
+        if (!log) return;
+        const disk = this.#disks[i]!;
+        try {
+          await log.close({ dataWriteGuid: disk.device.disk.contentId });
+          disk.logs.noteClosed(log);
+        } catch (cause) {
+          this.noteFailure(disk, cause);
+        }
+      }),
+    );
+  }
+
+  async #closeDisk({ logs, device }: ItemDisk): Promise<void> {
+    await device.flush();
+    const running = logs.exchange(undefined);
+    device.log = undefined;
+    if (running) {
+      await running.close({ dataWriteGuid: device.disk.contentId });
+      logs.noteClosed(running);
+    }
+    await device.disk.close();
+    await device.map.close();
+  }
+
+  #assertLogging(): void {
+    if (this.#mode === 'logging') return;
+    throw resyncRequired(this.#reason ?? NOT_BEGUN);
+  }
+
+  #save(stamps?: readonly string[], next: readonly (LogWriter | undefined)[] = []): Promise<void> {
+    const disks = this.#disks.map(({ logs, device }, i) => {
+      const added = next[i] ? [{ path: next[i].path, uniqueId: next[i].uniqueId }] : [];
+      const { contentId } = device.disk;
+      return { head: logs.head, logs: [...logs.named, ...added], contentId, stamp: stamps?.[i] ?? '' };
+    });
+    return this.#write({ ...this.#marks(), tracked: true, clean: stamps !== undefined, disks });
+  }
+
+  #write(state: TrackingState): Promise<void> {
+    const written = this.#writing.then(() => saveTrackingState(this.#options.directory, state, this.#ports.files));
+    this.#writing = written.catch(() => {});
+    return written;
+  }
+
+  #marks(): Pick<TrackingState, 'mode' | 'reason'> {
+    return { mode: this.#mode, ...(this.#reason ? { reason: this.#reason } : {}) };
+  }
+
+  #makeReason(code: ResyncReason['code'], message: string): ResyncReason {
+    return { code, message, sinceMs: this.#ports.clock.nowMs() };
+  }
+
+  /** A file that cannot be removed only takes space: it is named nowhere any more. */
+  async #removeAll(paths: readonly string[]): Promise<void> {
+    for (const path of paths) {
+      await this.#ports.files.remove(path).catch((error) => this.#tell(`${path}: ${messageOf(error)}`));
+    }
+  }
+
+  #tell(message: string): void {
+    this.#options.onEvent({ code: 'TRACKER_FAULT', message });
+  }
+
+  #inTurn<T>(step: () => Promise<T>): Promise<T> {
+    const done = this.#tail.then(step);
+    this.#tail = done.catch(() => {});
+    return done;
+  }
+}
+
+const NOT_BEGUN = { code: 'NOT_SYNCED', message: 'no resync of this tracker was begun' } as const;
+
+function isNoSpace(cause: unknown): boolean {
+  for (let error = cause; error instanceof Error; error = error.cause) {
+    if ('code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT')) return true;
+  }
+  return isBlockferryError(cause, 'STORE_FULL');
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

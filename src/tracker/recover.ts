@@ -1,0 +1,318 @@
+/**
+ * Opening the tracking of an item, whatever the last run left.
+ *
+ * After a clean end the disks must be what they were then. After a crash the logs are recovered to their valid prefixes and
+ * closed; what they may lack lies in chunks that were active, and is read from the disk and appended to the next log
+ * (*bridging*) before anyone is served. Where logs, map or disk cannot be trusted, the item becomes `resync required` with
+ * the reason, and the map says what to compare. Nothing is ever tracked less than before.
+ */
+import { createHash } from 'node:crypto';
+import { basename, dirname, join } from 'node:path';
+import { MIB } from '../bytes.ts';
+import { isBlockferryError } from '../errors.ts';
+import { randomGuid } from '../guid.ts';
+import { ChangeLog, type LogWriter, sealLog } from '../hrl/index.ts';
+import type { Ports } from '../ports.ts';
+import { sourceStamp } from '../replica/index.ts';
+import { type DiskFormat, openDisk, openDiskForWriting, type WritableDisk } from '../vhd/index.ts';
+import { DirtyMap } from './dirty-map.ts';
+import { DiskLogs } from './disk-logs.ts';
+import { ItemTracker, type TrackerEvent } from './item-tracker.ts';
+import { TrackedDisk } from './tracked-disk.ts';
+import {
+  type DiskTracking,
+  loadTrackingState,
+  mapPath,
+  type ResyncReason,
+  saveTrackingState,
+  type TrackingMode,
+  type TrackingState,
+} from './tracking-state.ts';
+
+/** Bytes that are read and logged at a time. */
+const BRIDGE_BYTES: number = 4 * MIB;
+
+/** A disk as it is tracked. */
+export interface TrackedSource {
+  /** `d0`, `d1` …: its export name. */
+  readonly id: string;
+  /** 16 bytes: which disk of which replica a dirty map belongs to. */
+  readonly guid: Uint8Array;
+  readonly path: string;
+  readonly format: DiskFormat;
+  readonly virtualSizeBytes: number;
+  readonly chunkBytes: number;
+}
+
+export interface TrackedItem {
+  readonly name: string;
+  /** `trackingDirectory` of the item. */
+  readonly directory: string;
+  readonly disks: readonly TrackedSource[];
+  readonly ports: Ports;
+  readonly onEvent: (event: TrackerEvent) => void;
+}
+
+/** One disk with all that tracks it. */
+export interface ItemDisk {
+  readonly source: TrackedSource;
+  readonly device: TrackedDisk;
+  readonly logs: DiskLogs;
+}
+
+/** What was found of one disk before anything is opened for writing. */
+interface Found {
+  readonly logs: DiskLogs;
+  readonly map: DirtyMap;
+  readonly trouble: Omit<ResyncReason, 'sinceMs'> | undefined;
+}
+
+/** SHA-256, in hexadecimal, over what the files of a disk say of themselves: changes when somebody edits it. */
+export async function diskStamp({ path, format }: TrackedSource, ports: Pick<Ports, 'files'>): Promise<string> {
+  const disk = await openDisk(path, { ports, format });
+  try {
+    return Buffer.from(await sourceStamp([disk])).toString('hex');
+  } finally {
+    await disk.close();
+  }
+}
+
+/**
+ * Opens the tracking of an item and makes it whole; from then on its devices may be served.
+ * @throws ITEM_LOCKED if it is tracked already; what opening the disks throws; LOCAL_STATE
+ */
+export async function openTracker(item: TrackedItem): Promise<ItemTracker> {
+  const { directory, ports } = item;
+  await ports.files.makeDirectory(directory);
+  const lock = await ports.lock(directory, `tracking of item "${item.name}"`);
+  const opened: { close(): Promise<void> }[] = [];
+  try {
+    return await recover(item, lock, opened);
+  } catch (error) {
+    for (const each of opened.reverse()) await each.close().catch(() => {});
+    await lock.release();
+    throw error;
+  }
+}
+
+async function recover(
+  item: TrackedItem,
+  lock: Awaited<ReturnType<Ports['lock']>>,
+  opened: { close(): Promise<void> }[],
+): Promise<ItemTracker> {
+  const { directory, ports } = item;
+  const state = (await loadTrackingState(directory, ports.files)) ?? neverSynced(item);
+  const found: Found[] = [];
+  for (const [i, source] of item.disks.entries()) {
+    const one = await inspect(item, state, source, state.disks[i]!);
+    opened.push({ close: () => one.map.abandon() });
+    found.push(one);
+  }
+  const trouble = found.find((one) => one.trouble)?.trouble;
+  const reason = trouble ? { ...trouble, sinceMs: ports.clock.nowMs() } : state.reason;
+  const mode: TrackingMode = trouble ? 'resync-required' : state.mode;
+  let tracker: ItemTracker | undefined;
+  const disks: ItemDisk[] = [];
+  for (const [i, source] of item.disks.entries()) {
+    const { map, logs } = found[i]!;
+    const disk = await openDiskForWriting(source.path, { ports, format: source.format });
+    opened.push(disk);
+    await disk.renewContentId();
+    const device = new TrackedDisk({
+      name: source.id,
+      disk,
+      map,
+      onLogFailure: (cause) => tracker?.noteFailure(disks[i]!, cause),
+      onMapFailure: async (failed, cause) => tracker?.noteMapFailure(disks[i]!, failed, cause),
+      onLogGrowth: () => tracker?.noteGrowth(disks[i]!),
+    });
+    disks.push({ source, device, logs });
+  }
+  const removable = mode === 'resync-required' ? disks.flatMap(({ logs }) => logs.restart(logs.head)) : [];
+  if (mode !== 'resync-required') await startLogs(disks, opened);
+  await saveTrackingState(directory, runningState(mode, reason, disks), ports.files);
+  for (const path of [...removable, ...(await strayLogs(disks, ports))]) await ports.files.remove(path);
+  if (!state.clean) await bridgeAll(item, disks, mode);
+  tracker = new ItemTracker({ directory, disks, mode, reason, lock, ports, onEvent: item.onEvent });
+  if (reason && mode === 'resync-required') {
+    item.onEvent({ code: 'RESYNC_REQUIRED', message: `resync required: ${reason.message}` });
+  }
+  for (const disk of disks) tracker.noteGrowth(disk);
+  return tracker;
+}
+
+/** The state of an item whose first replication never ended, or of which nothing is remembered. */
+function neverSynced({ disks, ports }: TrackedItem): TrackingState {
+  const reason = { code: 'NOT_SYNCED', message: 'no replication of these disks has ended', sinceMs: 0 } as const;
+  const head = (): string => randomGuid(ports.random.bytes(16));
+  return {
+    mode: 'resync-required',
+    reason: { ...reason, sinceMs: ports.clock.nowMs() },
+    tracked: false,
+    clean: true,
+    disks: disks.map(() => ({ head: head(), logs: [], contentId: '', stamp: '' })),
+  };
+}
+
+/** Looks at a disk, its map and its logs; closes logs that a crash left open. */
+async function inspect(
+  item: TrackedItem,
+  state: TrackingState,
+  source: TrackedSource,
+  tracking: DiskTracking,
+): Promise<Found> {
+  const { directory, ports } = item;
+  const logs = new DiskLogs(source.path, tracking.head, ports);
+  const edit = await offlineEdit(source, state, tracking, ports);
+  const { map, isNew } = await openMap(directory, source, ports);
+  const neverSynced = state.reason?.code === 'NOT_SYNCED';
+  if (edit || neverSynced) await map.markAll();
+  const lost = state.mode === 'resync-required' ? undefined : await adoptLogs(logs, tracking, ports);
+  const noMap = { code: 'MAP_LOST', message: `the dirty map of ${source.path} is missing or damaged` } as const;
+  const mapTrouble = isNew && !neverSynced ? noMap : undefined;
+  return { logs, map, trouble: edit ?? mapTrouble ?? lost };
+}
+
+export async function offlineEdit(
+  source: TrackedSource,
+  { clean }: TrackingState,
+  { stamp, contentId }: DiskTracking,
+  ports: Ports,
+): Promise<Found['trouble']> {
+  const disk = await openDisk(source.path, { ports, format: source.format });
+  try {
+    const now = Buffer.from(await sourceStamp([disk])).toString('hex');
+    // After a crash only a VHDX tells who wrote it last.
+    const isSame = clean && stamp !== '' ? now === stamp : contentId === '' || disk.contentId === contentId;
+    if (isSame) return undefined;
+    return { code: 'EDITED_OFFLINE', message: `${source.path} was changed while nobody tracked it` };
+  } finally {
+    await disk.close();
+  }
+}
+
+async function openMap(
+  directory: string,
+  source: TrackedSource,
+  ports: Ports,
+): Promise<{ readonly map: DirtyMap; readonly isNew: boolean }> {
+  const path = mapPath(directory, source.id);
+  const { guid: diskGuid, virtualSizeBytes: sizeBytes, chunkBytes } = source;
+  const options = { sizeBytes, chunkBytes, diskGuid, ports };
+  try {
+    if (await ports.files.exists(path)) return { map: await DirtyMap.open(path, options), isNew: false };
+  } catch (error) {
+    if (!isBlockferryError(error, 'LOCAL_STATE')) throw error;
+  }
+  return { map: await DirtyMap.create(path, { ...options, everything: true }), isNew: true };
+}
+
+/** Takes over the logs that the state names; those that a crash left open are closed at the end of their valid prefix. */
+async function adoptLogs(logs: DiskLogs, tracking: DiskTracking, ports: Ports): Promise<Found['trouble']> {
+  for (const { path, uniqueId } of tracking.logs) {
+    try {
+      await sealLog(path, { ports });
+      const log = await ChangeLog.open(path, { ports });
+      try {
+        const { allocatedBytes } = await log.file.stamp();
+        const isOurs = log.header.uniqueId === uniqueId && log.header.previousUniqueId === logs.tail;
+        if (!isOurs) return { code: 'LOG_LOST', message: `${path} is another log than the one that was written` };
+        logs.addClosed({ path, uniqueId, storedBytes: allocatedBytes });
+      } finally {
+        await log.close();
+      }
+    } catch (error) {
+      if (!isBlockferryError(error)) throw error;
+      return { code: 'LOG_LOST', message: error.message };
+    }
+  }
+  return undefined;
+}
+
+async function startLogs(disks: readonly ItemDisk[], opened: { close(): Promise<void> }[]): Promise<void> {
+  for (const { logs, device } of disks) {
+    const log = await logs.create(device.disk.contentId);
+    opened.push({ close: () => log.abandon() });
+    logs.exchange(log);
+    device.log = log;
+  }
+}
+
+function runningState(mode: TrackingMode, reason: ResyncReason | undefined, disks: readonly ItemDisk[]): TrackingState {
+  return {
+    mode,
+    ...(reason ? { reason } : {}),
+    tracked: true,
+    clean: false,
+    disks: disks.map(({ logs, device }) => ({
+      ...{ head: logs.head, logs: logs.named, contentId: device.disk.contentId, stamp: '' },
+    })),
+  };
+}
+
+/** Logs that a crash left between their creation and their being named: they hold nothing. */
+async function strayLogs(disks: readonly ItemDisk[], ports: Ports): Promise<readonly string[]> {
+  const stray: string[] = [];
+  for (const { source, logs } of disks) {
+    const folder = dirname(source.path);
+    const name = basename(source.path);
+    const named = new Set(logs.named.map(({ path }) => path));
+    for (const entry of await ports.files.list(folder)) {
+      const path = join(folder, entry.name);
+      const isLog = entry.name.startsWith(`${name}.`) && /^\d{6,15}\.hrl$/.test(entry.name.slice(name.length + 1));
+      if (isLog && !named.has(path) && (await isEmptyOpenLog(path, ports))) stray.push(path);
+    }
+  }
+  return stray;
+}
+
+async function isEmptyOpenLog(path: string, ports: Ports): Promise<boolean> {
+  let log: ChangeLog;
+  try {
+    log = await ChangeLog.open(path, { ports });
+  } catch {
+    return false;
+  }
+  try {
+    if (log.isClosed) return false;
+    for await (const { entries } of log.blocks()) if (entries.length > 0) return false;
+    return true;
+  } finally {
+    await log.close();
+  }
+}
+
+/** After a crash: log and disk agree again from the end of the bridge on. Without logs the maps alone take over. */
+async function bridgeAll(item: TrackedItem, disks: readonly ItemDisk[], mode: TrackingMode): Promise<void> {
+  for (const { device, source } of disks) {
+    const { disk, map, log } = device;
+    const bridgedBytes = mode === 'resync-required' || !log ? 0 : await bridge(disk, map, log);
+    map.adoptActive();
+    if (bridgedBytes === 0) continue;
+    const message = `${source.id}: the last run ended without warning; ${bridgedBytes} bytes were read and logged again`;
+    item.onEvent({ code: 'BRIDGED', message });
+  }
+}
+
+async function bridge(disk: WritableDisk, map: DirtyMap, log: LogWriter): Promise<number> {
+  const sizeBytes = disk.info.virtualSizeBytes;
+  const buffer = Buffer.allocUnsafe(BRIDGE_BYTES);
+  let bridgedBytes = 0;
+  for (const { from, to } of map.runs('active')) {
+    const end = Math.min(to * map.chunkBytes, sizeBytes);
+    for (let at = from * map.chunkBytes; at < end; ) {
+      const bytes = buffer.subarray(0, Math.min(BRIDGE_BYTES, end - at));
+      await disk.read(bytes, at);
+      await log.append([{ byteOffset: at, bytes }]);
+      at += bytes.byteLength;
+      bridgedBytes += bytes.byteLength;
+    }
+  }
+  await log.sync();
+  return bridgedBytes;
+}
+
+/** The hash that names a begun resync: of the heads that its logs follow. */
+export function resyncEpoch(heads: readonly string[]): Uint8Array {
+  return createHash('sha256').update(heads.join('\n')).digest();
+}
