@@ -49,7 +49,7 @@ export async function protect(session: Session, request: ProtectRequest): Promis
         const own = await openOwn(session, item, state, store);
         checkUnchanged(own.replica.description, request);
         const first = own.replica.record.root.points.length === 0;
-        return runSync(session, own, disks, { phase: first ? 'initial' : 'resync' });
+        return (await runSync(session, own, disks, { phase: first ? 'initial' : 'resync' })).report;
       }),
     );
   });

@@ -20,7 +20,7 @@ export async function resync(session: Session, name: string, request: ResyncRequ
     withDisks(session, state, (sources) =>
       withOwn(session, name, async (own) => {
         const suspect = request.verifyTarget ? await damagedRanges(session, own) : [];
-        return runSync(session, own, sources, { phase: 'resync', full: request.full ?? false, suspect });
+        return (await runSync(session, own, sources, { phase: 'resync', full: request.full ?? false, suspect })).report;
       }),
     ),
   );

@@ -1,6 +1,6 @@
 /** A sync as the operations run it: with workers, leases, progress events and a report. */
 import { MIB } from '../bytes.ts';
-import { type DiskDescription, type DiskSyncCounts, type SuspectRange, sync } from '../replica/index.ts';
+import { type DiskDescription, type DiskSyncCounts, type Root, type SyncSetup, sync } from '../replica/index.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
 import type { TransferRates } from './local-state.ts';
 import { type OwnReplica, withWorkers, withWriter } from './open-item.ts';
@@ -9,19 +9,17 @@ import type { Session, SyncReport } from './types.ts';
 /** Fewer bytes than this tell the time of a request, not the rate of a line. */
 const RATE_BYTES_MIN = MIB;
 
-export interface RunSyncOptions {
+export interface RunSyncOptions extends Pick<SyncSetup, 'tracked' | 'only' | 'full' | 'suspect'> {
   readonly phase: 'initial' | 'resync';
-  readonly full?: boolean;
-  readonly suspect?: readonly SuspectRange[];
 }
 
-/** Syncs the item and tells what was done. */
+/** Syncs the item and tells what was done, and the root that it ended with. A tracked copy has no point: its id is ''. */
 export async function runSync(
   session: Session,
   own: OwnReplica,
   sources: readonly VirtualDisk[],
-  { phase, full = false, suspect = [] }: RunSyncOptions,
-): Promise<SyncReport> {
+  { phase, ...options }: RunSyncOptions,
+): Promise<{ readonly report: SyncReport; readonly root: Root }> {
   const { clock } = session.ports;
   const startedMs = clock.monotonicMs();
   const { disks: described, item } = own.replica.description;
@@ -32,19 +30,20 @@ export async function runSync(
         session: writer,
         pool,
         sources,
-        full,
-        suspect,
+        ...options,
         ports: session.ports,
         signal: writer.signal,
         onProgress: ({ disk, doneBytes, totalBytes, sentBytes }) => {
           const event = { phase, disk: described[disk]!.id, doneBytes, totalBytes, transferredBytes: sentBytes };
           session.onEvent?.({ type: 'progress', ...event });
         },
+        onNotice: (notice) => session.onEvent?.({ type: 'notice', ...notice }),
       }),
     ),
   );
   const { point, root } = result;
-  session.onEvent?.({ type: 'committed', generation: root.generation, pointId: point.id });
+  const { generation } = root;
+  if (point) session.onEvent?.({ type: 'committed', generation, pointId: point.id });
   const elapsedMs = clock.monotonicMs() - startedMs;
   await own.item.saveRates(measuredRates(result.disks, described, await own.item.loadRates()));
   const disks = result.disks.map((counts, i) => ({
@@ -57,7 +56,7 @@ export async function runSync(
     sentBytes: counts.sentBytes,
   }));
   const changed = disks.some((disk) => disk.chunksSent + disk.chunksCleared > 0);
-  return { item, pointId: point.id, generation: root.generation, changed, disks, elapsedMs };
+  return { report: { item, pointId: point?.id ?? '', generation, changed, disks, elapsedMs }, root };
 }
 
 /** The rates of this transfer; those known before where it moved too little to tell. */

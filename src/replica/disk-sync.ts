@@ -15,6 +15,7 @@ import type { BasePiece } from './base.ts';
 import { BusyTime } from './busy-time.ts';
 import { type ChunkRun, chunkRuns } from './chunk-runs.ts';
 import type { LiveBase } from './live-base.ts';
+import { clearChunks } from './live-disk.ts';
 import type { ManifestTree } from './manifest-tree.ts';
 import { packRanges } from './pack-ranges.ts';
 import type { ChangedChunk, RawPatches } from './raw-patches.ts';
@@ -33,8 +34,6 @@ const WINDOW_RUNS_MAX = 128;
 /** A checkpoint is due after this much sent, or this much time. */
 const CHECKPOINT_SENT_BYTES = 64 * MIB;
 const CHECKPOINT_MS = 5_000;
-
-const NO_ENTRY: Uint8Array = new Uint8Array(ENTRY_BYTES);
 
 /** Size of the buffers that a sync of chunks of this size needs. */
 export function batchBufferBytes(chunkBytes: number): number {
@@ -209,34 +208,13 @@ export class DiskSync {
     return running;
   }
 
-  /** Clears what the replica holds of chunks that the source says are zeros. */
+  /** Clears what the replica holds of chunks that the source says are zeros, and what is in doubt there. */
   async #clearWindow(window: PlanWindow, allow: () => Promise<void>): Promise<void> {
-    const { tree, ledger } = this.#setup;
     for (const span of window.empty) {
-      // In doubt: the slot may hold bytes even where the entry says zeros.
-      for (const range of ledger.suspectWithin(span.from, span.to)) {
-        await allow();
-        await this.#setup.base.clear(range.from, range.to);
-      }
-      let from = -1;
-      let to = -1;
-      for await (const chunk of tree.usedChunks(span.from, span.to)) {
-        if (chunk !== to) {
-          if (from >= 0) await this.#clearRun(from, to, allow);
-          from = chunk;
-        }
-        to = chunk + 1;
-      }
-      if (from >= 0) await this.#clearRun(from, to, allow);
+      const doubtful = this.#setup.ledger.suspectWithin(span.from, span.to);
+      const cleared = await clearChunks(this.#setup, span, doubtful, allow);
+      this.counts.chunksCleared += cleared;
     }
-  }
-
-  async #clearRun(from: number, to: number, allow: () => Promise<void>): Promise<void> {
-    const { base, tree } = this.#setup;
-    await allow();
-    await base.clear(from, to);
-    for (let chunk = from; chunk < to; chunk += 1) await tree.setEntry(chunk, NO_ENTRY);
-    this.counts.chunksCleared += to - from;
   }
 
   async #batch(chunks: readonly DataChunk[], buffer: ArrayBuffer, allow: () => Promise<void>): Promise<void> {

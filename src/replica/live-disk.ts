@@ -48,18 +48,23 @@ export async function openLiveDisk(
 
 /**
  * Makes chunks [from, to) zeros, at the cost of those that are not yet: by their entries, or because what stands there is
- * `doubtful`. Returns how many had an entry.
+ * `doubtful`. `allow` is waited for before anything is cleared. Returns how many had an entry.
  */
 export async function clearChunks(
-  { base, tree }: LiveDisk,
+  { base, tree }: Pick<LiveDisk, 'base' | 'tree'>,
   { from, to }: ChunkRun,
   doubtful: Iterable<ChunkRun>,
+  allow: () => Promise<void> = async () => {},
 ): Promise<number> {
-  for (const run of doubtful) await base.clear(run.from, run.to);
+  for (const run of doubtful) {
+    await allow();
+    await base.clear(run.from, run.to);
+  }
   let cleared = 0;
   let run = { from: -1, to: -1 };
   const clearRun = async (): Promise<void> => {
     if (run.from < 0) return;
+    await allow();
     await base.clear(run.from, run.to);
     for (let chunk = run.from; chunk < run.to; chunk += 1) await tree.setEntry(chunk, NO_ENTRY);
     cleared += run.to - run.from;
