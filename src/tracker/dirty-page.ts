@@ -35,7 +35,7 @@ export class DirtyPage {
   #touchedBefore: Uint8Array | undefined;
   /** False: no chunk is active. */
   #mayBeActive = false;
-  /** The file may have another version than this one. */
+  /** The file may say something that is not so any more. (That a chunk is current can wait: it is active there.) */
   isStale = false;
 
   /** Whether the chunk is active and current. If so it was touched. */
@@ -52,11 +52,7 @@ export class DirtyPage {
     const at = byteOf(chunk);
     const mask = 1 << (chunk & 7);
     this.#touch(chunk >>> 3, mask);
-    const current = this.#bytes[at + CURRENT_OFFSET]!;
-    if ((current & mask) === 0) {
-      this.#bytes[at + CURRENT_OFFSET] = current | mask;
-      this.isStale = true;
-    }
+    this.#bytes[at + CURRENT_OFFSET]! |= mask;
     return (this.#bytes[at]! & mask) !== 0;
   }
 

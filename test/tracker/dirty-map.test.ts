@@ -1,4 +1,6 @@
 /** What a dirty map promises while nothing crashes, and what it costs. */
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { TIB } from '../../src/bytes.ts';
 import { DirtyMap } from '../../src/tracker/dirty-map.ts';
@@ -377,5 +379,29 @@ describe('the map of 64 TiB', () => {
     const grownBytes = after.heapUsed + after.external - before.heapUsed - before.external;
     expect(performance.now() - start).toBeLessThan(5_000);
     expect(grownBytes).toBeLessThan(48 * 2 ** 20);
+  });
+
+  it('gives the memory back of what was acknowledged', async () => {
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    const PAGES = 4000;
+    const heldBytes = (): number => {
+      collect();
+      return process.memoryUsage().arrayBuffers;
+    };
+    const large = await DirtyMap.create(PATH, { ...optionsFor(files), sizeBytes: 64 * TIB });
+    const before = heldBytes();
+    const { epoch } = large;
+    await Promise.all(Array.from({ length: PAGES }, (_, i) => large.begin(i * PAGE_CHUNKS * CHUNK, 512)));
+    for (let i = 0; i < PAGES; i += 1) large.end(epoch);
+    await sweep(large, 2);
+    // The pages of the file are in memory too, in this test.
+    const fileBytes = PAGES * 4096;
+    const held = heldBytes() - before - fileBytes;
+    large.rotate();
+    await large.forgetClosed();
+    expect(large.count('changed')).toBe(0);
+    expect(held).toBeGreaterThan((PAGES * 4096) / 2);
+    expect(heldBytes() - before - fileBytes).toBeLessThan(held / 10);
   });
 });
