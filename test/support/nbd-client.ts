@@ -160,8 +160,11 @@ export class NbdClient {
         this.#wake = resolve;
       });
     }
-    const all = Buffer.concat(this.#input);
-    this.#input = [all.subarray(lengthBytes)];
+    // Joined only where the first piece has too little: many small reads of much input do not copy it again and again.
+    const first = this.#input[0] ?? Buffer.alloc(0);
+    const all = first.byteLength >= lengthBytes ? first : Buffer.concat(this.#input);
+    if (all === first) this.#input[0] = all.subarray(lengthBytes);
+    else this.#input = [all.subarray(lengthBytes)];
     this.#inputBytes -= lengthBytes;
     return all.subarray(0, lengthBytes);
   }
