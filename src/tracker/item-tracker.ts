@@ -15,14 +15,8 @@ import type { ClosedLog } from './disk-logs.ts';
 import { Forecast, type TrackerStatus } from './forecast.ts';
 import type { ItemDisk } from './recover.ts';
 import type { TrackedDisk } from './tracked-disk.ts';
-import {
-  mapPath,
-  type ResyncReason,
-  resyncRequired,
-  saveTrackingState,
-  type TrackingMode,
-  type TrackingState,
-} from './tracking-state.ts';
+import { TrackingRecord } from './tracking-record.ts';
+import { mapPath, type ResyncReason, resyncRequired, type TrackingMode } from './tracking-state.ts';
 
 /** How often what was answered is made durable though nobody asked for it, and idle chunks come to rest. */
 const SETTLE_MS = 5_000;
@@ -58,27 +52,24 @@ export class ItemTracker {
   readonly #forecast: Forecast;
   readonly #ended = new AbortController();
   #settling: Promise<void> = Promise.resolve();
-  #mode: TrackingMode;
-  #reason: ResyncReason | undefined;
+  readonly #record: TrackingRecord;
   /** The mark is saved: only then may chunks come to rest that no log has. */
   #isMarked = true;
   #tail: Promise<unknown> = Promise.resolve();
-  #writing: Promise<void> = Promise.resolve();
   #replacingMap: Promise<void> | undefined;
 
   constructor(options: ItemTrackerOptions) {
     this.#options = options;
     this.#disks = options.disks;
     this.#ports = options.ports;
-    this.#mode = options.mode;
-    this.#reason = options.reason;
+    this.#record = new TrackingRecord(options);
     this.devices = options.disks.map(({ device }) => device);
     this.#forecast = new Forecast(options.disks, options.ports.clock);
     this.#settling = this.#settleLoop();
   }
 
   status(): TrackerStatus {
-    return this.#forecast.status(this.#mode, this.#reason);
+    return this.#forecast.status(this.#record.mode, this.#record.reason);
   }
 
   /**
@@ -106,13 +97,14 @@ export class ItemTracker {
    */
   beginResync(heads: readonly string[]): Promise<void> {
     return this.#inTurn(async () => {
-      const reason = this.#reason ?? this.#makeReason('RESYNC_INTERRUPTED', 'a resync was begun and has not ended');
+      const reason =
+        this.#record.reason ?? this.#record.makeReason('RESYNC_INTERRUPTED', 'a resync was begun and has not ended');
       // Until the new logs are named, a crash must find the maps in charge.
       this.#giveWay(reason);
       await this.#saveMark();
       const next = await this.#createNext((i) => heads[i]!);
       await this.#atBarrier(() => {
-        this.#mode = 'resyncing';
+        this.#record.mode = 'resyncing';
         for (const [i, { logs, device }] of this.#disks.entries()) {
           logs.restart(heads[i]!);
           logs.exchange(next[i]);
@@ -120,7 +112,7 @@ export class ItemTracker {
           device.map.rotate();
         }
       });
-      await this.#save();
+      await this.#record.save();
       await Promise.all(this.devices.map(({ map }) => map.sync()));
     });
   }
@@ -129,10 +121,10 @@ export class ItemTracker {
   endResync(heads: readonly string[]): Promise<void> {
     return this.#inTurn(async () => {
       const isOurs = this.#disks.every(({ logs }, i) => logs.head === heads[i]);
-      if (this.#mode !== 'resyncing' || !isOurs) throw resyncRequired(this.#reason ?? NOT_BEGUN);
-      this.#mode = 'logging';
-      this.#reason = undefined;
-      await this.#save();
+      if (this.#record.mode !== 'resyncing' || !isOurs) throw resyncRequired(this.#record.reason ?? NOT_BEGUN);
+      this.#record.mode = 'logging';
+      this.#record.reason = undefined;
+      await this.#record.save();
       // Closed logs are there after a restart in between: what they have is among the closed chunks too.
       for (const { logs, device } of this.#disks) if (logs.closed.length === 0) await device.map.forgetClosed();
     });
@@ -148,7 +140,7 @@ export class ItemTracker {
         for (const disk of this.#disks) await this.#closeDisk(disk);
         const stamps: string[] = [];
         for (const disk of this.#disks) stamps.push(await stampOf(disk));
-        await this.#save(stamps);
+        await this.#record.save({ stamps });
       });
     } finally {
       await this.#options.lock.release();
@@ -168,18 +160,18 @@ export class ItemTracker {
 
   /** The logs of `disk` grew: at half of the disk they give way. (Half of all disks together is never reached earlier.) */
   noteGrowth({ logs, device }: ItemDisk): void {
-    if (this.#mode === 'resync-required' || logs.storedBytes * 2 < device.sizeBytes) return;
+    if (this.#record.mode === 'resync-required' || logs.storedBytes * 2 < device.sizeBytes) return;
     const message = `the logs of ${device.name} reached ${logs.storedBytes} bytes, half of its ${device.sizeBytes}`;
-    this.#giveWayLater(this.#makeReason('LOG_HALF_FULL', message));
+    this.#giveWayLater(this.#record.makeReason('LOG_HALF_FULL', message));
   }
 
   /** A log cannot take a write. */
   noteFailure({ device }: ItemDisk, cause: unknown): void {
-    if (this.#mode === 'resync-required') return;
+    if (this.#record.mode === 'resync-required') return;
     const reason = cause instanceof Error ? cause.message : String(cause);
     const isFull = isNoSpace(cause);
     const message = `the log of ${device.name} cannot be written: ${reason}`;
-    this.#giveWayLater(this.#makeReason(isFull ? 'NO_SPACE' : 'LOG_FAILED', message));
+    this.#giveWayLater(this.#record.makeReason(isFull ? 'NO_SPACE' : 'LOG_FAILED', message));
   }
 
   /** The guest is rid of the logs at once; the mark is saved behind what changes the logs right now. */
@@ -195,9 +187,9 @@ export class ItemTracker {
    */
   noteMapFailure(disk: ItemDisk, failed: DirtyMap, cause: unknown): Promise<void> {
     if (disk.device.map !== failed) return Promise.resolve();
-    if (this.#mode !== 'resync-required') {
+    if (this.#record.mode !== 'resync-required') {
       const message = `the dirty map of ${disk.device.name} cannot be written: ${messageOf(cause)}`;
-      this.#giveWayLater(this.#makeReason('MAP_LOST', message));
+      this.#giveWayLater(this.#record.makeReason('MAP_LOST', message));
     }
     this.#replacingMap ??= this.#replaceMap(disk, failed).finally(() => {
       this.#replacingMap = undefined;
@@ -217,8 +209,8 @@ export class ItemTracker {
 
   /** Takes the logs out of the path of the guest, at once. */
   #giveWay(reason: ResyncReason): void {
-    this.#mode = 'resync-required';
-    this.#reason = reason;
+    this.#record.mode = 'resync-required';
+    this.#record.reason = reason;
     this.#isMarked = false;
     for (const { device } of this.#disks) device.log = undefined;
   }
@@ -246,18 +238,11 @@ export class ItemTracker {
    */
   async #mark(logPaths: readonly string[]): Promise<void> {
     try {
-      await this.#saveGivenUp();
+      await this.#record.saveGivenUp();
     } catch {
       await this.#removeAll(logPaths);
-      await this.#saveGivenUp();
+      await this.#record.saveGivenUp();
     }
-  }
-
-  #saveGivenUp(): Promise<void> {
-    const disks = this.#disks.map(({ logs, device }) => ({
-      ...{ head: logs.head, logs: [], contentId: device.disk.contentId, stamp: '' },
-    }));
-    return this.#write({ ...this.#marks(), tracked: true, clean: false, disks });
   }
 
   /** Everything that was answered becomes durable now and then. */
@@ -284,13 +269,16 @@ export class ItemTracker {
       ({ logs }, i) => logs.head === heads[i] || logs.closed.some(({ uniqueId }) => uniqueId === heads[i]),
     );
     if (!isKnown) {
-      const reason = this.#makeReason('LOG_CHAIN', 'the replica ends with another log than the first one here follows');
+      const reason = this.#record.makeReason(
+        'LOG_CHAIN',
+        'the replica ends with another log than the first one here follows',
+      );
       this.#giveWayLater(reason);
       throw resyncRequired(reason);
     }
     const paths = this.#disks.flatMap(({ logs }, i) => logs.acknowledge(heads[i]!) ?? []);
     if (paths.length === 0) return;
-    await this.#save();
+    await this.#record.save();
     await this.#removeAll(paths);
     for (const { logs, device } of this.#disks) if (logs.closed.length === 0) await device.map.forgetClosed();
   }
@@ -303,12 +291,12 @@ export class ItemTracker {
       (i) => this.#disks[i]!.logs.tail,
       (i) => wanted[i]!,
     );
-    await this.#save(undefined, next);
+    await this.#record.save({ next });
     await this.#ports.failpoint('track.before-barrier');
     const before: (LogWriter | undefined)[] = [];
     const timeMs = await this.#atBarrier(() => {
       // The logs may have given way while the next ones were made.
-      if (this.#mode === 'resync-required') return;
+      if (this.#record.mode === 'resync-required') return;
       for (const [i, { logs, device }] of this.#disks.entries()) {
         if (!next[i]) continue;
         before[i] = logs.exchange(next[i]);
@@ -317,7 +305,7 @@ export class ItemTracker {
       }
     });
     await this.#ports.failpoint('track.after-barrier');
-    if (this.#mode === 'resync-required') await this.#discard(next);
+    if (this.#record.mode === 'resync-required') await this.#discard(next);
     await this.#closeLogs(before);
     await Promise.all(this.devices.map(({ map }) => map.sync()));
     return timeMs;
@@ -387,31 +375,8 @@ export class ItemTracker {
   }
 
   #assertLogging(): void {
-    if (this.#mode === 'logging') return;
-    throw resyncRequired(this.#reason ?? NOT_BEGUN);
-  }
-
-  #save(stamps?: readonly string[], next: readonly (LogWriter | undefined)[] = []): Promise<void> {
-    const disks = this.#disks.map(({ logs, device }, i) => {
-      const added = next[i] ? [{ path: next[i].path, uniqueId: next[i].uniqueId }] : [];
-      const { contentId } = device.disk;
-      return { head: logs.head, logs: [...logs.named, ...added], contentId, stamp: stamps?.[i] ?? '' };
-    });
-    return this.#write({ ...this.#marks(), tracked: true, clean: stamps !== undefined, disks });
-  }
-
-  #write(state: TrackingState): Promise<void> {
-    const written = this.#writing.then(() => saveTrackingState(this.#options.directory, state, this.#ports.files));
-    this.#writing = written.catch(() => {});
-    return written;
-  }
-
-  #marks(): Pick<TrackingState, 'mode' | 'reason'> {
-    return { mode: this.#mode, ...(this.#reason ? { reason: this.#reason } : {}) };
-  }
-
-  #makeReason(code: ResyncReason['code'], message: string): ResyncReason {
-    return { code, message, sinceMs: this.#ports.clock.nowMs() };
+    if (this.#record.mode === 'logging') return;
+    throw resyncRequired(this.#record.reason ?? NOT_BEGUN);
   }
 
   /** A file that cannot be removed only takes space: it is named nowhere any more. */
