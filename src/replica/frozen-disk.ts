@@ -167,10 +167,10 @@ export class FrozenDisk {
   }
 }
 
-/** A read of what the root names: a blob or snapshot that is gone or too short is damage, not an absent store. */
-async function committed(
+/** A read of what the root names: a blob, snapshot or object that is gone or of another length is damage, not an absent store. */
+export async function committed(
   key: string,
-  code: 'REPLICA_MANIFEST' | 'REPLICA_SLOT',
+  code: 'REPLICA_MANIFEST' | 'REPLICA_SLOT' | 'REPLICA_LOG',
   read: () => Promise<Uint8Array>,
 ): Promise<Uint8Array> {
   try {

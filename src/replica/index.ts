@@ -1,6 +1,7 @@
 /** The door of the replica: its format, and the verbs sync, restore and verify. */
 export { BaseLayout, fitsRaw, rawBlobBytes } from './base.ts';
 export { type ChunkRun, chunkRuns, joinRuns } from './chunk-runs.ts';
+export { collectLogs } from './collect-logs.ts';
 export { Committer, type RootChange, type SaveAnchor } from './committer.ts';
 export { type Claim, claimPlace, createReplica, foreign, isTaken } from './create-replica.ts';
 export {
@@ -28,7 +29,7 @@ export {
   openWithMaster,
   removeSlot,
 } from './keyring.ts';
-export { baseKey, DESCRIPTION_KEY, KEYRING_KEY, manifestKey, ROOT_KEY } from './layout.ts';
+export { baseKey, DESCRIPTION_KEY, KEYRING_KEY, logKey, manifestKey, ROOT_KEY } from './layout.ts';
 export { openReplica, type Replica, type Unlock, workerSetup } from './replica.ts';
 export { type RestoreCounts, type RestoreSetup, restoreDisk } from './restore.ts';
 export { POINTS_KEPT, retain } from './retain.ts';
@@ -50,6 +51,8 @@ export {
   type SyncState,
 } from './root.ts';
 export { checkAnchor, decodeRoot, encodeRoot, rootHash } from './root-record.ts';
+export { type ShipProgress, type ShipResult, type ShipSetup, shipLogs } from './ship.ts';
+export { type LogAccess, type LogPiece, readShippedLog } from './shipped-log.ts';
 export { sourceStamp } from './source-stamp.ts';
 export { type SyncProgress, type SyncResult, type SyncSetup, sync, type TrackedCopy } from './sync.ts';
 export type { SyncNotice } from './sync-notices.ts';

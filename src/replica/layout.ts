@@ -18,6 +18,14 @@ export function logKey({ seq, id }: { readonly seq: number; readonly id: Uint8Ar
   return `${LOGS_PREFIX}${String(seq).padStart(SEQ_DIGITS, '0')}-${Buffer.from(id).toString('hex')}`;
 }
 
+const LOG_KEY = /^logs\/(\d{20})-[0-9a-f]{32}$/;
+
+/** The `seq` in the key of a shipped log; undefined for any other key. */
+export function logKeySeq(key: string): number | undefined {
+  const match = LOG_KEY.exec(key);
+  return match ? Number(match[1]) : undefined;
+}
+
 /** Key of a disk's manifest blob. */
 export function manifestKey(diskId: string): string {
   return `disks/${diskId}/manifest`;

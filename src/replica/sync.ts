@@ -17,6 +17,7 @@ import type { Ports } from '../ports.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
 import { BufferPool, type WorkerPool } from '../workers/index.ts';
 import { type ChunkRun, joinRuns } from './chunk-runs.ts';
+import { collectLogs } from './collect-logs.ts';
 import { collectSnapshots } from './collect-snapshots.ts';
 import type { Committer } from './committer.ts';
 import { batchBufferBytes, DiskSync, type DiskSyncCounts, type DiskSyncSetup, NO_COUNTS } from './disk-sync.ts';
@@ -94,7 +95,7 @@ interface SyncDisk extends LiveDisk {
  * @throws SOURCE_CHANGED, REPLICA_BEHIND, and what disks, store and keys throw
  */
 export async function sync(setup: SyncSetup): Promise<SyncResult> {
-  const { committer, sources, tracked, ports } = setup;
+  const { committer, sources, tracked, ports, signal } = setup;
   checkSizes(setup);
   checkSet(setup);
   const stamp = await copyStamp(setup);
@@ -113,6 +114,7 @@ export async function sync(setup: SyncSetup): Promise<SyncResult> {
   }
   const root = await commitBaseline(setup, live);
   await collectSnapshots(root, live);
+  await collectLogs(root, committer.replica.store, { signal });
   const point = tracked ? {} : { point: root.points.at(-1)! };
   return { ...point, root, disks: counts };
 }

@@ -1,11 +1,12 @@
-/** A store that counts its requests by kind: `base write`, `manifest snapshot`, `root put` … */
-import type { PageBlob, Store } from '../../src/transport/store.ts';
+/** A store that counts its requests by kind: `base write`, `manifest snapshot`, `root put`, `log part put` … */
+import type { PageBlob, StagedObject, Store } from '../../src/transport/store.ts';
 
 /** Requests of all counting stores, until cleared. */
 export const requests: Map<string, number> = new Map();
 
 function count(key: string, method: string): void {
-  const name = `${key.slice(key.lastIndexOf('/') + 1)} ${method}`;
+  const thing = key.startsWith('logs/') ? 'log' : key.slice(key.lastIndexOf('/') + 1);
+  const name = `${thing} ${method}`;
   requests.set(name, (requests.get(name) ?? 0) + 1);
 }
 
@@ -31,5 +32,19 @@ function counting<T extends object>(
 
 export function countRequests(store: Store): Store {
   const pages = (key: string): PageBlob => counting(store.pages(key), () => key);
-  return counting(store, ([key]) => (typeof key === 'string' ? key : 'store'), { pages });
+  const stage = (key: string, partBytes: number): StagedObject => {
+    const staged = store.stage(key, partBytes);
+    return {
+      put: (...of) => {
+        count(key, 'part put');
+        return staged.put(...of);
+      },
+      commit: (...of) => {
+        count(key, 'commit');
+        return staged.commit(...of);
+      },
+      abort: () => staged.abort(),
+    };
+  };
+  return counting(store, ([key]) => (typeof key === 'string' ? key : 'store'), { pages, stage });
 }
