@@ -2,7 +2,8 @@
  * The live base of one disk: writing and clearing chunks, under the fence and lease of a writer session.
  *
  * Segments are created when the first chunk goes there; clearing what was never created costs nothing. Each call
- * resolves when the store has acknowledged it, and rejects when the session is cancelled; `flush` makes what was acknowledged durable (a folder syncs).
+ * resolves when the store has acknowledged it, and rejects when the session is cancelled; `flush` makes what was
+ * acknowledged durable (a folder syncs).
  */
 import type { BaseLayout, BasePiece } from './base.ts';
 import { baseKey } from './layout.ts';
@@ -62,7 +63,7 @@ export class LiveBase {
     const snapshots: { segment: number; snapshot: string }[] = [];
     for (let segment = 0; segment < this.#layout.segments; segment += 1) {
       const blob = await this.#segment(segment, false);
-      if (blob) snapshots.push({ segment, snapshot: await blob.snapshot() });
+      if (blob) snapshots.push({ segment, snapshot: await blob.snapshot(this.#options()) });
     }
     return snapshots;
   }

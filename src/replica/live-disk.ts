@@ -37,9 +37,11 @@ export async function openLiveDisk(
       hint: 'the replica is damaged; protect the item anew under another URL',
     });
   }
+  // A cancelled session does not wait for a store that is out of reach.
+  const options = { signal: session.signal };
   const access = {
-    read: (offset: number) => manifest.read(offset, PAGE_BYTES),
-    write: (bytes: Uint8Array, offset: number) => manifest.write(bytes, offset),
+    read: (offset: number) => manifest.read(offset, PAGE_BYTES, options),
+    write: (bytes: Uint8Array, offset: number) => manifest.write(bytes, offset, options),
   };
   const tables = replica.record.root.disks[disk]!.tables;
   const tree = new ManifestTree(description, pageCipher(replica, disk, ports), access, tables);

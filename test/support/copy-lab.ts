@@ -34,6 +34,7 @@ export interface CopyOptions {
   readonly signal?: AbortSignal;
   /** Runs whenever the source is asked for extents, and once more when it has told them. */
   readonly onExtents?: () => void;
+  readonly onNotice?: (notice: SyncNotice) => void;
 }
 
 export class CopyLab {
@@ -106,28 +107,8 @@ export class CopyLab {
 
   /** A sync; tracked, over the dirty chunks, unless it is told otherwise. After it nothing is dirty but by the log. */
   async copy(options: CopyOptions = {}): Promise<SyncResult> {
-    const session = options.signal ? { ...this.lab.session, signal: options.signal } : this.lab.session;
-    const { tracked, only, full = false } = { tracked: this.tracked, only: this.runs(), ...options };
-    const result = await withOwn(session, 'web', (own) =>
-      withDisks(session, own.state, (disks) =>
-        withWorkers(session, own.replica, (pool) =>
-          withWriter(session, own, ({ committer, session: writer }) =>
-            sync({
-              committer,
-              session: writer,
-              pool,
-              sources: disks.map((disk) => watched(disk, options.onExtents)),
-              ...(tracked ? { tracked } : {}),
-              ...(only ? { only } : {}),
-              full,
-              ports: this.lab.ports,
-              signal: writer.signal,
-              onNotice: (notice) => this.notices.push(notice),
-            }),
-          ),
-        ),
-      ),
-    );
+    const onNotice = (notice: SyncNotice): unknown => this.notices.push(notice);
+    const result = await copyItem(this.lab, { tracked: this.tracked, only: this.runs(), onNotice, ...options });
     for (const chunks of this.dirty) chunks.clear();
     return result;
   }
@@ -157,6 +138,27 @@ export class CopyLab {
     const heads = this.contents.map((_, i) => `00000000-0000-0000-000${i}-${String(this.#epochs).padStart(12, '0')}`);
     return { epoch: Buffer.alloc(32, this.#epochs), heads };
   }
+}
+
+/** Syncs the item of a lab. */
+export function copyItem({ session, ports }: Lab, options: CopyOptions): Promise<SyncResult> {
+  const { tracked, only, full = false, signal, onExtents, onNotice } = options;
+  const cancellable = signal ? { ...session, signal } : session;
+  return withOwn(cancellable, 'web', (own) =>
+    withDisks(cancellable, own.state, (disks) =>
+      withWorkers(cancellable, own.replica, (pool) =>
+        withWriter(cancellable, own, ({ committer, session: writer }) =>
+          sync({
+            ...{ committer, session: writer, pool, full, ports, signal: writer.signal },
+            sources: disks.map((disk) => watched(disk, onExtents)),
+            ...(tracked ? { tracked } : {}),
+            ...(only ? { only } : {}),
+            ...(onNotice ? { onNotice } : {}),
+          }),
+        ),
+      ),
+    ),
+  );
 }
 
 /** Whether two sets of disks hold the same bytes. */
