@@ -143,6 +143,19 @@ describe('the data of a write', () => {
     expect(memory.heldBytes).toBe(0);
   });
 
+  it('holds its piece again when those before it have ended', () => {
+    const memory = newMemory();
+    const reader = newReader(memory);
+    const piece = Buffer.concat([write, write]);
+    reader.push(piece);
+    memory.end(reader.next()!.lease!, true);
+    expect(memory.heldBytes).toBe(0);
+    const second = reader.next()!;
+    expect(memory.heldBytes).toBe(piece.byteLength);
+    memory.end(second.lease!, true);
+    expect(memory.heldBytes).toBe(0);
+  });
+
   it('that came in several pieces is collected once, and holds its length from its header on', () => {
     const memory = newMemory();
     const reader = newReader(memory);

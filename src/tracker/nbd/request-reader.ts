@@ -118,7 +118,8 @@ export class RequestReader {
   }
 
   #leasePiece(): Lease {
-    if (this.#pieceLease === undefined) {
+    // Its users may all have ended while the rest of the piece had to wait.
+    if (this.#pieceLease === undefined || this.#pieceLease.users === 0) {
       const { byteLength } = this.#piece;
       this.#memory.hold(byteLength);
       this.#pieceLease = { users: 0, lengthBytes: byteLength, buffer: undefined };
