@@ -163,6 +163,7 @@ describe('what the root says of a log', () => {
     const { frames, sizeBytes, dataBytes } = large.log;
     for (const change of [
       { frames: frames - 1 },
+      { frames: frames - 1, dataBytes: 3 * MIB },
       { frames: frames + 1 },
       { sizeBytes: sizeBytes - 1 },
       { sizeBytes: sizeBytes + 1 },

@@ -145,6 +145,30 @@ describe('the requests of a shipped log', () => {
     expect(Object.fromEntries(requests)).toEqual({ 'log read': 5 });
   });
 
+  it('are no more than a reader wants who stops early', async () => {
+    begin({ diskBytes: [16 * MIB], compression: 'none' });
+    const log = await lab.write([[await lab.changeLog([0, 4, 8, 12].map((at) => data(at * MIB, noise(4 * MIB, at))))]]);
+    requests.clear();
+    for await (const _ of readShippedLog(await lab.replica(), log!, lab.access({ aheadBytes: 0 }))) break;
+    // One frame of 1 MiB in requests of 64 KiB, and those that were on their way.
+    expect(requests.get('log read')).toBeLessThan(16 + 1 + 3 + 1);
+  });
+
+  it('fail where the reader waits for them, however slow it is', async () => {
+    begin({ diskBytes: [16 * MIB], compression: 'none' });
+    const log = (await lab.write([[await lab.changeLog([0, 4, 8].map((at) => data(at * MIB, noise(4 * MIB, at))))]]))!;
+    const object = lab.storeFiles.get(`/store/${logKey(log)}`)!;
+    object[3 * MIB + 500]! ^= 1;
+    lab.storeFiles.put(`/store/${logKey(log)}`, object);
+    const pieces = readShippedLog(await lab.replica(), log, lab.access());
+    for (let i = 0; i < 2; i += 1) {
+      expect((await pieces.next()).done).toBe(false);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    await pieces.next();
+    await expect(pieces.next()).rejects.toMatchObject({ code: 'REPLICA_LOG', facts: { frame: 3 } });
+  });
+
   it('leave nothing behind when it is interrupted', async () => {
     begin({ diskBytes: [16 * MIB], compression: 'none' });
     const change = await lab.changeLog([0, 4, 8].map((at) => data(at * MIB, noise(4 * MIB, at + 1))));

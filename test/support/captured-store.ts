@@ -4,18 +4,33 @@
  */
 import { BlockferryError } from '../../src/errors.ts';
 import type { Ports } from '../../src/ports.ts';
-import { baseKey, DESCRIPTION_KEY, KEYRING_KEY, manifestKey, ROOT_KEY, type Root } from '../../src/replica/index.ts';
-import { type PageBlob, type ReadOptions, Retry, RetryingStore, type Store } from '../../src/transport/index.ts';
+import {
+  baseKey,
+  DESCRIPTION_KEY,
+  KEYRING_KEY,
+  logKey,
+  manifestKey,
+  ROOT_KEY,
+  type Root,
+} from '../../src/replica/index.ts';
+import {
+  type ObjectReadOptions,
+  type PageBlob,
+  type ReadOptions,
+  Retry,
+  RetryingStore,
+  type Store,
+} from '../../src/transport/index.ts';
 
 const OBJECTS = [DESCRIPTION_KEY, KEYRING_KEY, ROOT_KEY] as const;
 
 export class CapturedStore {
-  /** replica.json, keyring.json and root, by key. */
+  /** replica.json, keyring.json, root and shipped logs, by key. */
   readonly objects: Map<string, Buffer> = new Map();
   /** Content of snapshots, by `key snapshot`. */
   readonly blobs: Map<string, Buffer> = new Map();
 
-  /** Copies the objects, and the blobs that the baselines of `root` name. */
+  /** Copies the objects, and the blobs and logs that `root` names. */
   static async of(store: Store, root: Root): Promise<CapturedStore> {
     const captured = new CapturedStore();
     await captured.#add(store, root);
@@ -39,6 +54,13 @@ export class CapturedStore {
         if (bytes && bytes.byteLength > maxBytes) throw new BlockferryError('STORE_REFUSED', `${key} is too long`);
         return bytes && { bytes, etag: '1' };
       },
+      read: async (key: string, offset: number, lengthBytes: number, { sizeBytes }: ObjectReadOptions = {}) => {
+        const bytes = this.objects.get(key);
+        if (!bytes) throw new BlockferryError('STORE_NOT_FOUND', `there is no ${key}`);
+        const fits = offset + lengthBytes <= bytes.byteLength && (sizeBytes ?? bytes.byteLength) === bytes.byteLength;
+        if (!fits) throw new RangeError(`${key} has ${bytes.byteLength} bytes`);
+        return bytes.subarray(offset, offset + lengthBytes);
+      },
       pages: (key: string) => this.#pages(key),
     };
     return new RetryingStore(store as Partial<Store> as Store, new Retry(ports));
@@ -56,6 +78,9 @@ export class CapturedStore {
 
   async #add(store: Store, root: Root): Promise<void> {
     for (const key of OBJECTS) this.objects.set(key, Buffer.from((await store.get(key, 1 << 24))!.bytes));
+    for (const log of root.logs) {
+      this.objects.set(logKey(log), Buffer.from(await store.read(logKey(log), 0, log.sizeBytes)));
+    }
     for (const baseline of root.baselines) {
       for (const [disk, { manifestSnapshot, baseSnapshots }] of baseline.disks.entries()) {
         await this.#addBlob(store, manifestKey(`d${disk}`), manifestSnapshot);

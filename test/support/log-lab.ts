@@ -30,6 +30,8 @@ export interface LogLabOptions {
   readonly inMemory?: boolean;
   readonly replicaId?: Uint8Array;
   readonly threads?: number;
+  /** Another store than the one in memory. */
+  readonly url?: string;
 }
 
 /** Which log is written, and until when. */
@@ -75,7 +77,8 @@ export class LogLab {
 
   /** The store of this lab; its requests are counted. */
   store(): Promise<RetryingStore> {
-    this.#store ??= openStore('file:///store', { ports: { ...this.ports, files: this.storeFiles } }).then(
+    const { url = 'file:///store' } = this.#options;
+    this.#store ??= openStore(url, { ports: { ...this.ports, files: this.storeFiles } }).then(
       (store) => new RetryingStore(countRequests(store), new Retry(this.ports)),
     );
     return this.#store;
