@@ -42,7 +42,12 @@ export class DirtyMapFile {
   }
 
   /** Makes a map without pages, durably, in place of one that is there. @throws OUTPUT_FAILED */
-  static async create(path: string, identity: MapIdentity, isEverything: boolean, files: FileSystem): Promise<void> {
+  static async create(
+    path: string,
+    identity: MapIdentity,
+    isEverything: boolean,
+    files: FileSystem,
+  ): Promise<OpenedMap> {
     const partial = `${path}.partial`;
     try {
       await files.remove(partial);
@@ -56,6 +61,8 @@ export class DirtyMapFile {
       }
       await files.rename(partial, path);
       await files.syncDirectory(dirname(path));
+      const pages = new Array<undefined>(pageCountOf(identity)).fill(undefined);
+      return { file: new DirtyMapFile(await files.open(path, 'modify'), identity), isEverything, pages };
     } catch (cause) {
       throw unwritable(path, cause);
     }

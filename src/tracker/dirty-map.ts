@@ -35,13 +35,15 @@ import {
   CURRENT,
   DirtyPage,
   isActiveIn,
-  SET_BYTES_PER_PAGE,
+  SET_WORDS_PER_PAGE,
 } from './dirty-page.ts';
 
 /** Where chunks are written one behind the other, so many bytes ahead become active with them at most. */
 const AHEAD_BYTES_MAX: number = 16 * MIB;
 /** Pages that are written between two turns of those who wait for a chunk. */
 const STALE_PAGES_PER_TURN = 64;
+const CHUNKS_PER_WORD = 32;
+const ALL_OF_WORD = 0xffff_ffff;
 
 /** `changed`: where disk and replica may differ. That is current and closed, and until it is adopted also active. */
 export type DirtySet = 'active' | 'current' | 'closed' | 'changed';
@@ -105,8 +107,8 @@ export class DirtyMap {
    */
   static async create(path: string, options: DirtyMapOptions & { readonly everything?: boolean }): Promise<DirtyMap> {
     checkIdentity(options);
-    await DirtyMapFile.create(path, options, options.everything ?? false, options.ports.files);
-    return await DirtyMap.open(path, options);
+    const { everything = false, ports } = options;
+    return new DirtyMap(options, await DirtyMapFile.create(path, options, everything, ports.files));
   }
 
   /**
@@ -192,8 +194,7 @@ export class DirtyMap {
 
   isChanged(chunk: number): boolean {
     if (this.#everyCurrent || this.#everyClosed) return true;
-    const bits = this.#pages[pageOf(chunk)]?.union(this.#setsOf('changed'), (chunk % CHUNKS_PER_PAGE) >>> 3) ?? 0;
-    return (bits & (1 << (chunk & 7))) !== 0;
+    return this.#pages[pageOf(chunk)]?.has(this.#setsOf('changed'), chunk % CHUNKS_PER_PAGE) ?? false;
   }
 
   /** Chunks in a set. Goes through the map: for a status, not for each write. */
@@ -212,13 +213,16 @@ export class DirtyMap {
     }
     let start: number | undefined;
     for (let n = pageOf(from); n < this.#pages.length; n += 1) {
-      if (this.#pages[n] === undefined && start === undefined) continue;
-      for (let index = 0; index < SET_BYTES_PER_PAGE; index += 1) {
-        const bits = this.#pages[n]?.union(sets, index) ?? 0;
-        if (bits === (start === undefined ? 0 : 0xff)) continue;
-        for (let bit = 0; bit < 8; bit += 1) {
-          const chunk = n * CHUNKS_PER_PAGE + index * 8 + bit;
-          const isIn = (bits & (1 << bit)) !== 0 && chunk >= from;
+      const page = this.#pages[n];
+      if (page === undefined && start === undefined) continue;
+      for (let word = 0; word < SET_WORDS_PER_PAGE; word += 1) {
+        // Nearly all of a map goes on as it began.
+        const bits = page?.unionWord(sets, word) ?? 0;
+        if (bits === (start === undefined ? 0 : ALL_OF_WORD)) continue;
+        for (let i = 0; i < CHUNKS_PER_WORD; i += 1) {
+          const inPage = word * CHUNKS_PER_WORD + i;
+          const chunk = n * CHUNKS_PER_PAGE + inPage;
+          const isIn = chunk >= from && page?.has(sets, inPage) === true;
           if (isIn && start === undefined) start = chunk;
           else if (!isIn && start !== undefined) {
             yield { from: start, to: chunk };
@@ -367,7 +371,7 @@ export class DirtyMap {
   }
 
   #isActive(chunk: number): boolean {
-    return this.#pages[pageOf(chunk)]?.isActive(chunk % CHUNKS_PER_PAGE) ?? false;
+    return this.#pages[pageOf(chunk)]?.has(ACTIVE, chunk % CHUNKS_PER_PAGE) ?? false;
   }
 
   #setsOf(set: DirtySet): number {

@@ -10,16 +10,17 @@ export const PAGE_BYTES: number = RECORD_BYTES * RECORDS_PER_PAGE;
 const SET_BYTES = 168;
 const CHUNKS_PER_RECORD: number = SET_BYTES * 8;
 export const CHUNKS_PER_PAGE: number = CHUNKS_PER_RECORD * RECORDS_PER_PAGE;
-/** Bytes that hold one set of a page, if they stood together. */
-export const SET_BYTES_PER_PAGE: number = SET_BYTES * RECORDS_PER_PAGE;
-
+/** What holds one set of a page, if it stood together: in bytes, and in words of 32 chunks. */
+const SET_BYTES_PER_PAGE: number = SET_BYTES * RECORDS_PER_PAGE;
 const SET_WORDS: number = SET_BYTES / 4;
+export const SET_WORDS_PER_PAGE: number = SET_WORDS * RECORDS_PER_PAGE;
 const RECORD_WORDS: number = RECORD_BYTES / 4;
 /** Where the sets stand in a record. */
 const CURRENT_OFFSET: number = SET_BYTES;
 const CLOSED_OFFSET: number = SET_BYTES * 2;
 const SETS_BYTES: number = SET_BYTES * 3;
-const [CURRENT_WORD, CLOSED_WORD] = [SET_WORDS, SET_WORDS * 2];
+const PAGE_WORDS: number = PAGE_BYTES / 4;
+const [ACTIVE_WORD, CURRENT_WORD, CLOSED_WORD] = [0, SET_WORDS, SET_WORDS * 2];
 
 /** Sets to unite: the sum of any of these. */
 export const ACTIVE = 1;
@@ -56,41 +57,51 @@ export class DirtyPage {
     return (this.#bytes[at]! & mask) !== 0;
   }
 
-  isActive(chunk: number): boolean {
-    return isActiveIn(this.#bytes, chunk);
-  }
-
   /** The file has the chunk as active, durably. */
   activate(chunk: number): void {
     this.#mayBeActive = true;
     activateIn(this.#bytes, chunk);
   }
 
-  /** Eight chunks of the union of sets, from chunk 8 · `index` on. */
-  union(sets: number, index: number): number {
-    const at = byteOf(index * 8);
+  /** 32 chunks of the union of sets, from chunk 32 · `index` on: to see whether it is none (0), all (2^32 - 1) or some. */
+  unionWord(sets: number, index: number): number {
+    const record = Math.floor(index / SET_WORDS);
+    const at = record * RECORD_WORDS + index - record * SET_WORDS;
+    const words = this.#words;
     return (
+      (((sets & ACTIVE) === 0 ? 0 : words[at]!) |
+        ((sets & CURRENT) === 0 ? 0 : words[at + CURRENT_WORD]!) |
+        ((sets & CLOSED) === 0 ? 0 : words[at + CLOSED_WORD]!)) >>>
+      0
+    );
+  }
+
+  /** Whether the chunk is in any of the sets. */
+  has(sets: number, chunk: number): boolean {
+    const at = byteOf(chunk);
+    const bits =
       ((sets & ACTIVE) === 0 ? 0 : this.#bytes[at]!) |
       ((sets & CURRENT) === 0 ? 0 : this.#bytes[at + CURRENT_OFFSET]!) |
-      ((sets & CLOSED) === 0 ? 0 : this.#bytes[at + CLOSED_OFFSET]!)
-    );
+      ((sets & CLOSED) === 0 ? 0 : this.#bytes[at + CLOSED_OFFSET]!);
+    return (bits & (1 << (chunk & 7))) !== 0;
   }
 
   /** closed |= current; current = ∅ */
   rotate(): void {
-    this.#forEachWord((active, current, closed, at) => {
-      this.#replace(at, active, 0, closed | current);
-    });
+    this.#move(CURRENT_WORD, CLOSED_WORD);
   }
 
   /** closed = ∅ */
   forgetClosed(): void {
-    this.#forEachWord((active, current, _, at) => this.#replace(at, active, current, 0));
+    this.#clear(CLOSED_WORD);
   }
 
   /** current |= active */
   adoptActive(): void {
-    this.#forEachWord((active, current, closed, at) => this.#replace(at, active, current | active, closed));
+    const words = this.#words;
+    for (let record = 0; record < PAGE_WORDS; record += RECORD_WORDS) {
+      for (let at = record; at < record + SET_WORDS; at += 1) words[at + CURRENT_WORD]! |= words[at]!;
+    }
   }
 
   /** A sweep begins. Whether a chunk is active that was not touched since the one before. */
@@ -99,27 +110,29 @@ export class DirtyPage {
     this.#touchedBefore = this.#touched;
     this.#touched = resting?.fill(0);
     if (!this.#mayBeActive) return false;
-    for (let index = 0; index < SET_BYTES_PER_PAGE; index += 1) {
-      if ((this.union(ACTIVE, index) & ~(this.#touchedBefore?.[index] ?? 0)) !== 0) return true;
-    }
-    return false;
+    let isAnyResting = false;
+    this.#forEachActive((at, index) => {
+      if ((this.#bytes[at]! & ~(this.#touchedBefore?.[index] ?? 0)) !== 0) isAnyResting = true;
+    });
+    return isAnyResting;
   }
 
   /** Of the active chunks those stay that were touched since the sweep before, or since this one began. */
   rest(): void {
     if (!this.#mayBeActive) return;
     let activeLeft = 0;
-    for (let index = 0; index < SET_BYTES_PER_PAGE; index += 1) {
-      const at = byteOf(index * 8);
+    this.#forEachActive((at, index) => {
       const active = this.#bytes[at]!;
       const left = active & ((this.#touched?.[index] ?? 0) | (this.#touchedBefore?.[index] ?? 0));
       activeLeft |= left;
-      if (left === active) continue;
+      if (left === active) return;
       this.#bytes[at] = left;
       this.isStale = true;
-    }
+    });
     if (activeLeft !== 0) return;
     this.#mayBeActive = false;
+    // A chunk that is about to become active was touched too: that must not be forgotten.
+    if (this.#touched?.some((bits) => bits !== 0)) return;
     this.#touched = undefined;
     this.#touchedBefore = undefined;
   }
@@ -127,11 +140,12 @@ export class DirtyPage {
   /** active = ∅ */
   deactivate(): void {
     this.#mayBeActive = false;
-    this.#forEachWord((_, current, closed, at) => this.#replace(at, 0, current, closed));
+    this.#clear(ACTIVE_WORD);
   }
 
   get isEmpty(): boolean {
-    return this.#words.every((word) => word === 0);
+    for (let at = 0; at < PAGE_WORDS; at += 1) if (this.#words[at] !== 0) return false;
+    return true;
   }
 
   /** Takes over a record of the file; without one all its chunks are in every set. */
@@ -161,24 +175,38 @@ export class DirtyPage {
     this.#touched[index]! |= mask;
   }
 
-  #forEachWord(visit: (active: number, current: number, closed: number, at: number) => void): void {
+  /** Bytes that have active chunks: where they stand, and which of the set they are. */
+  #forEachActive(visit: (at: number, index: number) => void): void {
+    for (let index = 0; index < SET_BYTES_PER_PAGE; index += 4) {
+      if (this.unionWord(ACTIVE, index / 4) === 0) continue;
+      const at = byteOf(index * 8);
+      for (let n = 0; n < 4; n += 1) visit(at + n, index + n);
+    }
+  }
+
+  /** One set into another, as words for speed: the barrier waits for it. */
+  #move(fromSet: number, toSet: number): void {
     const words = this.#words;
-    for (let record = 0; record < words.length; record += RECORD_WORDS) {
+    for (let record = 0; record < PAGE_WORDS; record += RECORD_WORDS) {
       for (let at = record; at < record + SET_WORDS; at += 1) {
-        const [active, current, closed] = [words[at]!, words[at + CURRENT_WORD]!, words[at + CLOSED_WORD]!];
-        if ((active | current | closed) !== 0) visit(active, current, closed, at);
+        const bits = words[at + fromSet]!;
+        if (bits === 0) continue;
+        words[at + toSet]! |= bits;
+        words[at + fromSet] = 0;
+        this.isStale = true;
       }
     }
   }
 
-  #replace(at: number, active: number, current: number, closed: number): void {
+  #clear(set: number): void {
     const words = this.#words;
-    const changes = (words[at]! ^ active) | (words[at + CURRENT_WORD]! ^ current) | (words[at + CLOSED_WORD]! ^ closed);
-    if (changes === 0) return;
-    words[at] = active;
-    words[at + CURRENT_WORD] = current;
-    words[at + CLOSED_WORD] = closed;
-    this.isStale = true;
+    for (let record = 0; record < PAGE_WORDS; record += RECORD_WORDS) {
+      for (let at = record + set; at < record + set + SET_WORDS; at += 1) {
+        if (words[at] === 0) continue;
+        words[at] = 0;
+        this.isStale = true;
+      }
+    }
   }
 }
 
