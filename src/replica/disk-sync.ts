@@ -40,7 +40,7 @@ export function batchBufferBytes(chunkBytes: number): number {
   return chunksPerBatch(chunkBytes) * slotSizeBytes(chunkBytes);
 }
 
-function chunksPerBatch(chunkBytes: number): number {
+export function chunksPerBatch(chunkBytes: number): number {
   return Math.max(1, BATCH_BYTES / chunkBytes);
 }
 

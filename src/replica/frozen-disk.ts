@@ -112,6 +112,11 @@ export class FrozenDisk {
     if (wanted.length > 0) yield { fetched: this.#fetchBatch(wanted, await buffers.acquire()) };
   }
 
+  /** Fetches these chunks (ascending, not zeros) to the head of a buffer. */
+  async fetch(chunks: readonly number[], buffer: ArrayBuffer): Promise<FetchedBatch> {
+    return this.#fetchBatch(await Promise.all(chunks.map((chunk) => this.#locate(chunk))), buffer);
+  }
+
   async #locate(chunk: number): Promise<Wanted> {
     const entry = Uint8Array.from(await this.tree.entry(chunk));
     const { clen } = readEntry(entry)!;

@@ -1,4 +1,5 @@
 /** The door of the replica: its format, and the verbs sync, restore and verify. */
+export { type ApplyProgress, type ApplyResult, type ApplySetup, apply } from './apply.ts';
 export { BaseLayout, fitsRaw, rawBlobBytes } from './base.ts';
 export { type ChunkRun, chunkRuns, joinRuns } from './chunk-runs.ts';
 export { collectLogs } from './collect-logs.ts';

@@ -47,6 +47,14 @@ export class LiveBase {
     }
   }
 
+  /** Makes a part of the place of a chunk zeros. */
+  async clearPart({ chunk, chunkOffset = 0, lengthBytes }: Omit<BasePiece, 'offset'>): Promise<void> {
+    this.#changed = true;
+    const { segment, offset } = this.#layout.place(chunk);
+    const blob = await this.#segment(segment, false);
+    await blob?.clear(offset + chunkOffset, lengthBytes, this.#options());
+  }
+
   /** What stands in the place of neighbouring chunks [from, to) of one segment; undefined if it was never created. */
   async read(from: number, to: number): Promise<Uint8Array | undefined> {
     const [place] = this.#layout.spans(from, to);

@@ -16,6 +16,13 @@ import type { SessionBlob, WriterSession } from './writer-session.ts';
 
 const NO_ENTRY: Uint8Array = new Uint8Array(ENTRY_BYTES);
 
+/** Where each verb can be interrupted on its way to a commit. */
+const FAILPOINTS = {
+  sync: { slots: 'sync.after-slots', pages: 'sync.after-pages', snapshots: 'sync.after-snapshots' },
+  apply: { slots: 'apply.after-slots', pages: 'apply.after-pages', snapshots: 'apply.after-snapshots' },
+} as const;
+type Verb = keyof typeof FAILPOINTS;
+
 export interface LiveDisk {
   readonly base: LiveBase;
   readonly manifest: SessionBlob;
@@ -87,15 +94,15 @@ export async function flushLiveDisk(
   root: Pick<Root, 'generation' | 'disks'>,
   live: readonly LiveDisk[],
   disk: number,
-  verb: 'sync' | 'apply',
+  verb: Verb,
   ports: Ports,
 ): Promise<readonly DiskHead[]> {
   const { base, tree, manifest } = live[disk]!;
   await base.flush();
-  await ports.failpoint(`${verb}.after-slots`);
+  await ports.failpoint(FAILPOINTS[verb].slots);
   const tables = await tree.flush(root.generation + 1);
   await manifest.flush();
-  await ports.failpoint(`${verb}.after-pages`);
+  await ports.failpoint(FAILPOINTS[verb].pages);
   return root.disks.map((state, i) => (i === disk ? { ...state, tables } : state));
 }
 
@@ -103,7 +110,7 @@ export async function flushLiveDisk(
 export async function flushLiveDisks(
   root: Pick<Root, 'generation' | 'disks'>,
   live: readonly LiveDisk[],
-  verb: 'sync' | 'apply',
+  verb: Verb,
   ports: Ports,
 ): Promise<readonly DiskHead[]> {
   let { disks } = root;
@@ -118,14 +125,14 @@ export async function freezeLiveDisks(
   root: Root,
   live: readonly LiveDisk[],
   appliedLog: number,
-  verb: 'sync' | 'apply',
+  verb: Verb,
   ports: Ports,
 ): Promise<{ readonly disks: readonly DiskHead[]; readonly baseline: Baseline }> {
   const disks = await flushLiveDisks(root, live, verb, ports);
   const before = root.baselines.at(-1)?.disks;
   const frozen: PointDisk[] = [];
   for (const [i, disk] of live.entries()) frozen.push(await freeze(disks[i]!, disk, before?.[i]));
-  await ports.failpoint(`${verb}.after-snapshots`);
+  await ports.failpoint(FAILPOINTS[verb].snapshots);
   return { disks, baseline: { generation: root.generation + 1, appliedLog, disks: frozen } };
 }
 

@@ -69,6 +69,13 @@ export class ManifestTree {
     this.#tableReferences = new Map(tables.map((table) => [table.page, table]));
   }
 
+  /** Changed pages in memory; a flush writes them. */
+  get changedPages(): number {
+    let changed = 0;
+    for (const { version, flushed } of this.#pages.values()) if (version !== flushed) changed += 1;
+    return changed;
+  }
+
   /** A view of the entry of a chunk, to be read at once: the page may be dropped at the next wait. */
   async entry(chunk: number): Promise<Uint8Array> {
     const { entries } = await this.#page(Math.floor(chunk / ENTRIES_PER_PAGE));

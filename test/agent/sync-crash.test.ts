@@ -6,10 +6,10 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { failover, protect, resync } from '../../src/agent/index.ts';
 import { isBlockferryError } from '../../src/errors.ts';
-import type { FailpointName } from '../../src/ports.ts';
 import { baselineOf, encodeRoot, ROOT_KEY, rootHash, type SuspectRange } from '../../src/replica/index.ts';
 import { SUSPECT_RANGES_MAX } from '../../src/replica/root.ts';
 import { noise, prose } from '../chunker/support.ts';
+import { everyFault, fails, metBy } from '../support/every-fault.ts';
 import { CHUNK, Lab, readReplicaDisk, STORE_URL } from '../support/replica-lab.ts';
 
 vi.mock('../../src/workers/pool.ts', async () => ({
@@ -103,41 +103,6 @@ class Item {
       if (!found.equals(content)) throw new Error(`the live base of disk ${i} reads back differently`);
     }
   }
-}
-
-/** Whether the armed fault was met. */
-async function fails(work: Promise<unknown>): Promise<boolean> {
-  try {
-    await work;
-    return false;
-  } catch (error) {
-    if (isBlockferryError(error, 'FAILPOINT')) return true;
-    throw error;
-  }
-}
-
-/**
- * Every hit of every failpoint, until a run completes; returns the runs that failed, per failpoint. A failpoint that a
- * whole run does not meet at all is left out.
- */
-async function everyFault(
-  met: ReadonlyMap<FailpointName, number>,
-  run: (name: FailpointName, hit: number) => Promise<boolean>,
-): Promise<Partial<Record<FailpointName, number>>> {
-  const failures: Partial<Record<FailpointName, number>> = {};
-  for (const name of met.keys()) {
-    let hit = 1;
-    while (await run(name, hit)) hit += 1;
-    failures[name] = hit - 1;
-  }
-  return failures;
-}
-
-/** The failpoints that `work` meets when nothing fails. */
-async function metBy(lab: Lab, work: () => Promise<unknown>): Promise<ReadonlyMap<FailpointName, number>> {
-  lab.arm();
-  await work();
-  return new Map(lab.hits);
 }
 
 const MEANWHILE: readonly (readonly [string, Disks | undefined])[] = [
