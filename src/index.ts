@@ -2,6 +2,7 @@
  * The public API: everything an embedding program or the command line needs, by name. What is not here is internal.
  */
 export type {
+  ApplyReport,
   DiskSyncReport,
   FailoverReport,
   FailoverRequest,
@@ -9,13 +10,17 @@ export type {
   ItemStatus,
   KeyInfo,
   KeySource,
+  Listening,
   PointInfo,
   ProtectRequest,
   ReplicaReference,
   ResyncEstimate,
   ResyncRequest,
   Session,
+  ShipReport,
+  ShipRequest,
   SyncReport,
+  TrackRequest,
   VerifyReport,
   VerifyRequest,
 } from './agent/index.ts';
@@ -76,6 +81,7 @@ export {
 } from './hrl/index.ts';
 export {
   addKey,
+  apply,
   estimateResync,
   failover,
   listKeys,
@@ -84,7 +90,9 @@ export {
   removeKey,
   resync,
   rotateKey,
+  ship,
   status,
+  track,
   verify,
 } from './operations.ts';
 export type {
@@ -115,6 +123,7 @@ export {
   type ToolOptions,
   type ToolProgress,
 } from './tools/index.ts';
+export type { DiskTrackerStatus, ResyncReason, TrackerStatus, TrackingMode } from './tracker/index.ts';
 export {
   type CheckDiskOptions,
   type CreateDiskOptions,

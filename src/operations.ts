@@ -7,6 +7,9 @@ import type * as agent from './agent/index.ts';
 const load = (): Promise<typeof agent> => import('./agent/index.ts');
 
 export const protect: typeof agent.protect = async (...args) => (await load()).protect(...args);
+export const track: typeof agent.track = async (...args) => (await load()).track(...args);
+export const ship: typeof agent.ship = async (...args) => (await load()).ship(...args);
+export const apply: typeof agent.apply = async (...args) => (await load()).apply(...args);
 export const resync: typeof agent.resync = async (...args) => (await load()).resync(...args);
 export const estimateResync: typeof agent.estimateResync = async (...args) => (await load()).estimateResync(...args);
 export const status: typeof agent.status = async (...args) => (await load()).status(...args);

@@ -13,6 +13,8 @@ import {
   type DiskDescription,
   FrozenDisk,
   isProcessed,
+  type PlayCounts,
+  playLogs,
   type RecoveryPoint,
   type Replica,
   type RestoreCounts,
@@ -40,7 +42,7 @@ async function bringBack(session: Session, replica: Replica, request: FailoverRe
   await checkSpace(session, replica, point, request.outDirectory);
   const format = request.format ?? 'vhdx';
   const paths = outputPaths(replica.description.disks, request.outDirectory, format);
-  const counts = await restoreAll(session, replica, point, paths, format);
+  const { counts, played } = await restoreAll(session, replica, point, paths, format);
   const { root } = replica.record;
   return {
     item: replica.description.item,
@@ -52,9 +54,11 @@ async function bringBack(session: Session, replica: Replica, request: FailoverRe
       disk: disk.id,
       path: paths[i]!,
       virtualSizeBytes: disk.virtualSizeBytes,
-      writtenBytes: counts[i]!.writtenBytes,
+      writtenBytes: counts[i]!.writtenBytes + played.writtenBytes[i]!,
       transferredBytes: counts[i]!.fetchedBytes,
     })),
+    logs: played.logs,
+    logBytes: played.fetchedBytes,
     elapsedMs: clock.monotonicMs() - startedMs,
   };
 }
@@ -114,13 +118,13 @@ async function restoreAll(
   point: RecoveryPoint,
   paths: readonly string[],
   format: DiskFormat,
-): Promise<readonly RestoreCounts[]> {
+): Promise<{ readonly counts: readonly RestoreCounts[]; readonly played: PlayCounts }> {
   const { ports } = session;
   const writers: DiskWriter[] = [];
   const counts: RestoreCounts[] = [];
   let finished = 0;
   try {
-    await withWorkers(session, replica, async (pool) => {
+    const played = await withWorkers(session, replica, async (pool) => {
       for (const [disk, description] of replica.description.disks.entries()) {
         const writer = await openOutput(session, paths[disk]!, description, format);
         writers.push(writer);
@@ -139,13 +143,24 @@ async function restoreAll(
           await restoreDisk({ replica, point, disk, writer, pool, access: readAccess(session), ports, onProgress }),
         );
       }
+      return playLogs({
+        replica,
+        point,
+        writers,
+        access: { ...readAccess(session), pool },
+        onProgress: ({ fetchedBytes, totalBytes }) =>
+          session.onEvent?.({
+            ...{ type: 'progress', phase: 'restore', disk: 'logs', doneBytes: fetchedBytes, totalBytes },
+            transferredBytes: fetchedBytes,
+          }),
+      });
     });
     for (const writer of writers) {
       await writer.finish();
       finished += 1;
       await ports.failpoint('restore.after-rename');
     }
-    return counts;
+    return { counts, played };
   } catch (error) {
     for (const writer of writers.slice(finished)) await writer.abort();
     throw error;

@@ -24,6 +24,7 @@ import {
   withReplica,
   withWorkers,
 } from './open-item.ts';
+import { trackingStatus } from './tracking.ts';
 import type { ItemStatus, PointInfo, ReplicaReference, Session, VerifyReport, VerifyRequest } from './types.ts';
 
 /** The state of one item, or of all items of this home. A store that does not answer is a state too. */
@@ -40,12 +41,15 @@ export async function status(session: Session, name?: string): Promise<readonly 
 }
 
 async function statusOf(session: Session, name: string): Promise<ItemStatus> {
-  const state = await new LocalItem(session.home, name, session.ports.files).load();
+  const item = new LocalItem(session.home, name, session.ports.files);
+  const state = await item.load();
+  const tracking = await trackingStatus(session, item);
   try {
     return await withOwn(session, name, async ({ replica }) => ({
       item: name,
       url: replica.store.url,
       ...describeState(session, replica),
+      ...describeTracking(tracking),
       ...replicaFacts(replica, state.disks),
     }));
   } catch (error) {
@@ -57,10 +61,24 @@ async function statusOf(session: Session, name: string): Promise<ItemStatus> {
       health: 'critical',
       cause: error.message,
       ...(error.hint === undefined ? {} : { action: error.hint }),
+      ...(tracking?.served ? { tracking: tracking.served } : {}),
       disks: state.disks.map((path, i) => ({ disk: `d${i}`, path })),
       freshness: 'not-proven',
     };
   }
+}
+
+/** What tracking adds: its numbers where it runs, and the mark that logs gave way. */
+function describeTracking(tracking: Awaited<ReturnType<typeof trackingStatus>>) {
+  const numbers = tracking?.served ? { tracking: tracking.served } : {};
+  if (!tracking?.reason || tracking.reason.code === 'NOT_SYNCED') return numbers;
+  return {
+    state: 'resync-required' as const,
+    health: 'critical' as const,
+    cause: tracking.reason.message,
+    action: 'run resync; it reads only what may differ, while the guest writes on',
+    ...numbers,
+  };
 }
 
 function replicaFacts(replica: Replica, paths: readonly string[]) {

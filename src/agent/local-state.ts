@@ -5,14 +5,26 @@
  *     anchor.json  generation and hash of the last root seen: finds a replica that was rolled back
  *     master.key   the master key, mode 0600: this machine holds the disks in the clear anyway
  *     rate.json    rates of the last transfers, for estimates
+ *     replica.json what the replica is, as the store has it
+ *     tracking/    state of the tracker, its dirty maps and sockets (src/tracker/tracking-state.ts)
  *     lock-N       who is working on the item (src/host/process-lock.ts)
  *
  * None of it is needed to get the data back: the store's URL and a key are enough. Files are replaced atomically.
  */
 import { join } from 'node:path';
 import { BlockferryError } from '../errors.ts';
+import { REPLICA_JSON_BYTES_MAX } from '../limits.ts';
 import type { FileSystem } from '../ports.ts';
-import { type Anchor, canonicalJson, isSafeFileName, JsonReader, ROOT_HASH_BYTES } from '../replica/index.ts';
+import {
+  type Anchor,
+  canonicalJson,
+  decodeDescription,
+  encodeDescription,
+  isSafeFileName,
+  JsonReader,
+  type ReplicaDescription,
+  ROOT_HASH_BYTES,
+} from '../replica/index.ts';
 import type { DiskFormat } from '../vhd/index.ts';
 import type { KeySource } from './types.ts';
 
@@ -132,6 +144,20 @@ export class LocalItem {
 
   async saveMaster(master: Uint8Array): Promise<void> {
     await this.#files.replace(join(this.directory, 'master.key'), master, { ownerOnly: true });
+  }
+
+  /** What the replica is, for a tracker that starts while the store is out of reach. */
+  async loadDescription(): Promise<ReplicaDescription | undefined> {
+    const path = join(this.directory, 'replica.json');
+    const bytes = await this.#files.readSmall(path, REPLICA_JSON_BYTES_MAX);
+    return bytes && decodeDescription(bytes, path);
+  }
+
+  /** Saved once: a replica is what it is from its creation on. */
+  async saveDescription(description: ReplicaDescription): Promise<void> {
+    const path = join(this.directory, 'replica.json');
+    if (await this.#files.exists(path)) return;
+    await this.#files.replace(path, encodeDescription(description));
   }
 
   async loadRates(): Promise<TransferRates> {

@@ -11,6 +11,7 @@ import {
   type ReadAccess,
   type RecoveryPoint,
   type Replica,
+  type SaveAnchor,
   WriterSession,
   workerSetup,
 } from '../replica/index.ts';
@@ -90,11 +91,17 @@ export async function withLock<T>(session: Session, item: LocalItem, work: () =>
   }
 }
 
+/** A replica that may be written. */
+export interface WritableReplica {
+  readonly replica: Replica;
+  readonly leaseId: string;
+  readonly saveAnchor: SaveAnchor;
+}
+
 /** An item of this home, with its replica opened by the master key that the home keeps. */
-export interface OwnReplica {
+export interface OwnReplica extends WritableReplica {
   readonly item: LocalItem;
   readonly state: ItemState;
-  readonly replica: Replica;
 }
 
 /** Opens the replica of an item of this home. */
@@ -113,7 +120,8 @@ export async function openOwn(
   const master = await item.loadMaster();
   const unlock = master ? { master } : { materials: await loadKeys(state.keys, session.ports) };
   const replica = await openReplica(store, unlock, await item.loadAnchor(), { signal: sessionSignal(session) });
-  return { item, state, replica };
+  await item.saveDescription(replica.description);
+  return { item, state, replica, leaseId: state.leaseId, saveAnchor: (anchor) => item.saveAnchor(anchor) };
 }
 
 /** Opens a replica by whichever reference. By its URL there is no anchor: its freshness cannot be proven. */
@@ -182,22 +190,21 @@ export async function withWorkers<T>(
   }
 }
 
-/** A writer session and the committer that saves the item's anchor; the leases are given back whatever happens. */
+/** A writer session and the committer that saves the anchor; the leases are given back whatever happens. */
 export async function withWriter<T>(
   session: Session,
-  own: OwnReplica,
+  { replica, leaseId, saveAnchor }: WritableReplica,
   work: (writer: { readonly committer: Committer; readonly session: WriterSession }) => Promise<T>,
 ): Promise<T> {
-  const { item, state, replica } = own;
   const { ports } = session;
   const writer = new WriterSession({
     store: replica.store,
-    leaseId: state.leaseId,
+    leaseId,
     lanes: sessionLanes(session),
     ports,
     signal: sessionSignal(session),
   });
-  const committer = new Committer(replica, 'blockferry', (anchor) => item.saveAnchor(anchor), ports);
+  const committer = new Committer(replica, 'blockferry', saveAnchor, ports);
   try {
     return await work({ committer, session: writer });
   } catch (error) {

@@ -27,10 +27,11 @@ import {
 } from '../replica/index.ts';
 import type { RetryingStore } from '../transport/index.ts';
 import { fixedVhdFooter, type VirtualDisk } from '../vhd/index.ts';
+import { bringCurrent } from './bring-current.ts';
 import { loadKeys } from './key-sources.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
 import { openOwn, publicUrl, sessionSignal, withDisks, withLock, withStore } from './open-item.ts';
-import { runSync } from './run-sync.ts';
+import { trackedItem, withTracking } from './tracking.ts';
 import type { KeySource, ProtectRequest, Session, SyncReport } from './types.ts';
 
 /** Protects an item, or resumes its first replication; a protected item is synced once more. */
@@ -49,7 +50,10 @@ export async function protect(session: Session, request: ProtectRequest): Promis
         const own = await openOwn(session, item, state, store);
         checkUnchanged(own.replica.description, request);
         const first = own.replica.record.root.points.length === 0;
-        return (await runSync(session, own, disks, { phase: first ? 'initial' : 'resync' })).report;
+        const tracked = trackedItem(session, item, state, own.replica.description);
+        return withTracking(tracked, (tracking) =>
+          bringCurrent(session, own, tracking, { phase: first ? 'initial' : 'resync' }),
+        );
       }),
     );
   });

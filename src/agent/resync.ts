@@ -1,8 +1,9 @@
 /** resync: compare the disks with the replica and send what differs. */
 import { chunkRuns, type SuspectRange, verifyDisk } from '../replica/index.ts';
+import { bringCurrent } from './bring-current.ts';
 import { LocalItem } from './local-state.ts';
-import { type OwnReplica, readAccess, withDisks, withLock, withOwn, withWorkers } from './open-item.ts';
-import { runSync } from './run-sync.ts';
+import { type OwnReplica, readAccess, withLock, withOwn, withWorkers } from './open-item.ts';
+import { trackedItem, withTracking } from './tracking.ts';
 import type { Session, SyncReport } from './types.ts';
 
 export interface ResyncRequest {
@@ -12,15 +13,16 @@ export interface ResyncRequest {
   readonly verifyTarget?: boolean;
 }
 
-/** Repairs the replica of an item; ends with a new recovery point. */
+/** Repairs the replica of an item, also while a tracker serves its disks; ends with a new recovery point. */
 export async function resync(session: Session, name: string, request: ResyncRequest = {}): Promise<SyncReport> {
   const item = new LocalItem(session.home, name, session.ports.files);
   const state = await item.load();
   return withLock(session, item, () =>
-    withDisks(session, state, (sources) =>
-      withOwn(session, name, async (own) => {
+    withOwn(session, name, (own) =>
+      withTracking(trackedItem(session, item, state, own.replica.description), async (tracking) => {
         const suspect = request.verifyTarget ? await damagedRanges(session, own) : [];
-        return (await runSync(session, own, sources, { phase: 'resync', full: request.full ?? false, suspect })).report;
+        const phase = own.replica.record.root.baselines.length === 0 ? 'initial' : 'resync';
+        return bringCurrent(session, own, tracking, { phase, full: request.full ?? false, suspect });
       }),
     ),
   );

@@ -5,6 +5,7 @@
 import type { Compression, FingerprintAlgorithm } from '../chunker/index.ts';
 import type { Ports } from '../ports.ts';
 import type { Layout } from '../replica/index.ts';
+import type { TrackerStatus } from '../tracker/index.ts';
 import type { OpenStoreOptions } from '../transport/index.ts';
 
 /** What every operation runs with. */
@@ -38,7 +39,7 @@ export type ReplicaReference =
 export type ItemEvent =
   | {
       readonly type: 'progress';
-      readonly phase: 'initial' | 'resync' | 'restore' | 'verify';
+      readonly phase: 'initial' | 'resync' | 'restore' | 'verify' | 'ship' | 'apply';
       readonly disk: string;
       /** Bytes of the disk that are settled, of `totalBytes` that have to be looked at (data, not virtual size). */
       readonly doneBytes: number;
@@ -86,6 +87,61 @@ export interface DiskSyncReport {
   readonly sentBytes: number;
 }
 
+export interface TrackRequest {
+  /** `unix:/path` or `HOST:PORT` (loopback only); a socket in the item's directory by default. */
+  readonly listen?: string;
+}
+
+/** A tracker that clients may connect to. */
+export interface Listening {
+  readonly item: string;
+  /** `unix:PATH` or `HOST:PORT`. */
+  readonly listen: string;
+  /** The empty export name stands for the first. */
+  readonly exports: readonly { readonly name: string; readonly sizeBytes: number; readonly uri: string }[];
+  readonly tracking: TrackerStatus;
+}
+
+export interface ShipRequest {
+  /** `app`: the guest's applications are at rest while the logs rotate; default `crash`. */
+  readonly consistency?: 'crash' | 'app';
+  /** Brings the guest to rest. The signal fires when it takes too long. */
+  readonly freeze?: (signal: AbortSignal) => Promise<void>;
+  /** Lets it go on; called whatever happens. */
+  readonly thaw?: () => Promise<void>;
+  /** The longest the guest may stay frozen; default 30 s. */
+  readonly freezeTimeoutMs?: number;
+}
+
+/** What a cycle did. */
+export interface ShipReport {
+  readonly item: string;
+  readonly pointId: string;
+  /** The moment that the point is of. */
+  readonly pointTimeMs: number;
+  readonly consistency: 'crash' | 'app';
+  readonly generation: number;
+  /** Change logs that were shipped. */
+  readonly logs: number;
+  /** Bytes of the disks in them, each range once, without zeros. */
+  readonly dataBytes: number;
+  readonly sentBytes: number;
+  readonly elapsedMs: number;
+}
+
+/** What an apply did. */
+export interface ApplyReport {
+  readonly item: string;
+  /** The newest point, if it became a processed one. */
+  readonly pointId?: string;
+  readonly generation: number;
+  readonly appliedLogs: number;
+  readonly chunksWritten: number;
+  readonly fetchedBytes: number;
+  readonly sentBytes: number;
+  readonly elapsedMs: number;
+}
+
 /** `resync --dry-run`: what a resync would do. */
 export interface ResyncEstimate {
   readonly item: string;
@@ -123,6 +179,8 @@ export interface ItemStatus {
   readonly rpoMs?: number;
   /** Shipped logs that the base does not have yet, and their bytes in the store. */
   readonly backlog?: { readonly logs: number; readonly bytes: number };
+  /** What the item's tracker says, where one runs. */
+  readonly tracking?: TrackerStatus;
   /** Share of an unfinished sync that is done, 0 … 1. */
   readonly syncProgress?: number;
   /** Whether the root was checked against a local anchor. */
@@ -185,5 +243,8 @@ export interface FailoverReport {
     readonly writtenBytes: number;
     readonly transferredBytes: number;
   }[];
+  /** Shipped logs that were played over the base, and their bytes in the store. */
+  readonly logs: number;
+  readonly logBytes: number;
   readonly elapsedMs: number;
 }

@@ -1,6 +1,7 @@
 /** The command tree: global options, all commands, and what `--help` says around them. */
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { addApply } from './apply.ts';
 import { addCheck } from './check.ts';
 import type { AddCommand, Start } from './context.ts';
 import { addConvert } from './convert.ts';
@@ -16,7 +17,9 @@ import { withExample } from './options.ts';
 import { addPoints } from './points.ts';
 import { addProtect } from './protect.ts';
 import { addResync } from './resync.ts';
+import { addShip } from './ship.ts';
 import { addStatus } from './status.ts';
+import { addTrack } from './track.ts';
 import { addVerify } from './verify.ts';
 
 /** In the order of `--help`. */
@@ -28,6 +31,9 @@ const COMMANDS: readonly AddCommand[] = [
   addDigest,
   addKeygen,
   addProtect,
+  addTrack,
+  addShip,
+  addApply,
   addResync,
   addStatus,
   addPoints,

@@ -40,6 +40,7 @@ export interface ControlCalls {
     readonly gives: { readonly timeMs: number; readonly logs: readonly (readonly ClosedLog[])[] };
   };
   readonly acknowledge: { readonly takes: { readonly heads: readonly string[] }; readonly gives: object };
+  readonly 'give-up': { readonly takes: { readonly message: string }; readonly gives: object };
   readonly 'begin-resync': { readonly takes: { readonly heads: readonly string[] }; readonly gives: object };
   readonly 'end-resync': { readonly takes: { readonly heads: readonly string[] }; readonly gives: object };
   /** A page of the chunks that a begun resync has to look at: runs from chunk `from` on. */

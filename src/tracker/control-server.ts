@@ -24,6 +24,10 @@ const HANDLERS: { readonly [Name in ControlName]: Handler<Name> } = {
     await tracker.acknowledge(readHeads(request));
     return {};
   },
+  'give-up': async (tracker, request) => {
+    await tracker.giveUp(request.field('message').string(4096));
+    return {};
+  },
   'begin-resync': async (tracker, request) => {
     await tracker.beginResync(readHeads(request));
     return {};

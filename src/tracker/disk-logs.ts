@@ -75,16 +75,12 @@ export class DiskLogs {
     return await LogWriter.create(path, { ports: this.#ports, previousUniqueId, dataWriteGuid: contentId });
   }
 
-  /** Puts `next` in place of the running log and returns that, which its caller closes. */
+  /** Puts `next` in place of the running log and returns that, which its caller closes before anyone reads it. */
   exchange(next: LogWriter | undefined): LogWriter | undefined {
     const before = this.#running;
     this.#running = next;
+    if (before) this.#closed.push({ path: before.path, uniqueId: before.uniqueId, storedBytes: before.storedBytes });
     return before;
-  }
-
-  /** The log that `exchange` returned is closed. */
-  noteClosed(log: LogWriter): void {
-    this.#closed.push({ path: log.path, uniqueId: log.uniqueId, storedBytes: log.storedBytes });
   }
 
   /** Begins a new chain: what was logged is given up. Returns the files to remove. */

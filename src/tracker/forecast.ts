@@ -1,6 +1,6 @@
 /** What a tracker tells of itself, and when its logs will give way if the guest goes on as it does. */
 import type { Clock } from '../ports.ts';
-import type { ItemDisk } from './recover.ts';
+import type { ItemDisk } from './tracked-item.ts';
 import type { ResyncReason, TrackingMode } from './tracking-state.ts';
 
 /** How much the last interval counts in the rate: half of it is forgotten in about a minute. */

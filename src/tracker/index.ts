@@ -4,11 +4,12 @@ export { controlPath, defaultNbdPath } from './control-protocol.ts';
 export { ControlServer } from './control-server.ts';
 export type { ClosedLog } from './disk-logs.ts';
 export type { DiskTrackerStatus, TrackerStatus } from './forecast.ts';
-export type { ItemTracker, Rotation, TrackerEvent } from './item-tracker.ts';
+export type { ItemTracker, Rotation } from './item-tracker.ts';
 export { type BlockDevice, NbdServer } from './nbd/index.ts';
-export { diskStamp, openTracker, resyncEpoch, type TrackedItem, type TrackedSource } from './recover.ts';
+export { diskStamp, openTracker, resyncEpoch } from './recover.ts';
 export { RestingTracking } from './resting.ts';
 export { ServedDisk } from './served-disk.ts';
+export type { TrackedItem, TrackedSource, TrackerEvent } from './tracked-item.ts';
 export {
   loadTrackingState,
   type ResyncReason,

@@ -13,19 +13,13 @@ import type { Ports, ProcessLock } from '../ports.ts';
 import { DirtyMap } from './dirty-map.ts';
 import type { ClosedLog } from './disk-logs.ts';
 import { Forecast, type TrackerStatus } from './forecast.ts';
-import type { ItemDisk } from './recover.ts';
 import type { TrackedDisk } from './tracked-disk.ts';
+import { type ItemDisk, mapIdentity, type TrackerEvent } from './tracked-item.ts';
 import { TrackingRecord } from './tracking-record.ts';
 import { mapPath, type ResyncReason, resyncRequired, type TrackingMode } from './tracking-state.ts';
 
 /** How often what was answered is made durable though nobody asked for it, and idle chunks come to rest. */
 const SETTLE_MS = 5_000;
-
-/** Something the operator should know. */
-export interface TrackerEvent {
-  readonly code: 'RESYNC_REQUIRED' | 'BRIDGED' | 'TRACKER_FAULT';
-  readonly message: string;
-}
 
 export interface ItemTrackerOptions {
   readonly directory: string;
@@ -91,6 +85,12 @@ export class ItemTracker {
     return this.#inTurn(() => this.#takeHeads(heads));
   }
 
+  /** Whoever wanted to use the logs found them damaged. */
+  async giveUp(message: string): Promise<void> {
+    if (this.#record.mode === 'logging') this.#giveWayLater(this.#record.makeReason('LOG_LOST', message));
+    await this.#inTurn(async () => {});
+  }
+
   /**
    * Logs begin anew behind `heads`, at a barrier; from now on they have every write. What may differ from the replica
    * until then stands in the maps as closed.
@@ -108,7 +108,7 @@ export class ItemTracker {
         for (const [i, { logs, device }] of this.#disks.entries()) {
           logs.restart(heads[i]!);
           logs.exchange(next[i]);
-          device.log = next[i];
+          device.useLog(next[i]);
           device.map.rotate();
         }
       });
@@ -181,6 +181,11 @@ export class ItemTracker {
     void this.#inTurn(() => this.#saveMark());
   }
 
+  /** @throws while logs are given up and the mark is not durable */
+  assertKnown(): void {
+    if (!this.#isMarked) throw new Error('the mark "resync required" is not saved yet');
+  }
+
   /**
    * The dirty map of `disk` cannot be written: one that has every chunk takes its place. A write waits for this, so it does
    * not wait for its turn: a barrier may be waiting for the write. @throws OUTPUT_FAILED
@@ -201,9 +206,7 @@ export class ItemTracker {
     // Before a chunk changes that no map has: without the mark, a crash would trust the logs.
     await this.#mark(logs.named.map(({ path }) => path));
     const path = mapPath(this.#options.directory, source.id);
-    const { guid: diskGuid, virtualSizeBytes: sizeBytes, chunkBytes } = source;
-    const options = { diskGuid, sizeBytes, chunkBytes, ports: this.#ports };
-    device.map = await DirtyMap.create(path, { ...options, everything: true });
+    device.map = await DirtyMap.create(path, { ...mapIdentity(source), ports: this.#ports, everything: true });
     await failed.abandon();
   }
 
@@ -212,7 +215,7 @@ export class ItemTracker {
     this.#record.mode = 'resync-required';
     this.#record.reason = reason;
     this.#isMarked = false;
-    for (const { device } of this.#disks) device.log = undefined;
+    for (const { device } of this.#disks) device.useLog(undefined);
   }
 
   /** Saves the mark and removes the logs. */
@@ -256,7 +259,7 @@ export class ItemTracker {
       try {
         this.#forecast.sample();
         if (!this.#isMarked) await this.#inTurn(() => this.#saveMark());
-        for (const device of this.devices) await (this.#isMarked ? device.settle() : device.flush());
+        for (const device of this.devices) await device.settle();
       } catch (error) {
         this.#tell(`what was written cannot be made durable: ${messageOf(error)}`);
       }
@@ -293,20 +296,21 @@ export class ItemTracker {
     );
     await this.#record.save({ next });
     await this.#ports.failpoint('track.before-barrier');
-    const before: (LogWriter | undefined)[] = [];
+    const closing: Promise<void>[] = [];
     const timeMs = await this.#atBarrier(() => {
       // The logs may have given way while the next ones were made.
       if (this.#record.mode === 'resync-required') return;
-      for (const [i, { logs, device }] of this.#disks.entries()) {
+      for (const [i, disk] of this.#disks.entries()) {
         if (!next[i]) continue;
-        before[i] = logs.exchange(next[i]);
-        device.log = next[i];
-        device.map.rotate();
+        const closed = this.#closeLog(disk, disk.logs.exchange(next[i])!);
+        closing.push(closed);
+        disk.device.useLog(next[i], closed);
+        disk.device.map.rotate();
       }
     });
     await this.#ports.failpoint('track.after-barrier');
     if (this.#record.mode === 'resync-required') await this.#discard(next);
-    await this.#closeLogs(before);
+    await Promise.all(closing);
     await Promise.all(this.devices.map(({ map }) => map.sync()));
     return timeMs;
   }
@@ -347,29 +351,21 @@ export class ItemTracker {
     }
   }
 
-  async #closeLogs(before: readonly (LogWriter | undefined)[]): Promise<void> {
-    await Promise.all(
-      before.map(async (log, i) => {
-        if (!log) return;
-        const disk = this.#disks[i]!;
-        try {
-          await log.close({ dataWriteGuid: disk.device.disk.contentId });
-          disk.logs.noteClosed(log);
-        } catch (cause) {
-          this.noteFailure(disk, cause);
-        }
-      }),
-    );
+  /** Closes a log that was exchanged. Never rejects: a log that cannot be closed gives way. */
+  async #closeLog(disk: ItemDisk, log: LogWriter): Promise<void> {
+    try {
+      await log.close({ dataWriteGuid: disk.device.disk.contentId });
+    } catch (cause) {
+      this.noteFailure(disk, cause);
+      await log.abandon();
+    }
   }
 
   async #closeDisk({ logs, device }: ItemDisk): Promise<void> {
     await device.flush();
     const running = logs.exchange(undefined);
-    device.log = undefined;
-    if (running) {
-      await running.close({ dataWriteGuid: device.disk.contentId });
-      logs.noteClosed(running);
-    }
+    device.useLog(undefined);
+    await running?.close({ dataWriteGuid: device.disk.contentId });
     await device.disk.close();
     await device.map.close();
   }

@@ -14,11 +14,12 @@ import { randomGuid } from '../guid.ts';
 import { ChangeLog, type LogWriter, sealLog } from '../hrl/index.ts';
 import type { Ports } from '../ports.ts';
 import { sourceStamp } from '../replica/index.ts';
-import { type DiskFormat, openDisk, openDiskForWriting, type WritableDisk } from '../vhd/index.ts';
+import { openDisk, openDiskForWriting, type WritableDisk } from '../vhd/index.ts';
 import { DirtyMap } from './dirty-map.ts';
 import { DiskLogs } from './disk-logs.ts';
-import { ItemTracker, type TrackerEvent } from './item-tracker.ts';
+import { ItemTracker } from './item-tracker.ts';
 import { TrackedDisk } from './tracked-disk.ts';
+import { type ItemDisk, mapIdentity, type TrackedItem, type TrackedSource } from './tracked-item.ts';
 import {
   type DiskTracking,
   loadTrackingState,
@@ -31,34 +32,6 @@ import {
 
 /** Bytes that are read and logged at a time. */
 const BRIDGE_BYTES: number = 4 * MIB;
-
-/** A disk as it is tracked. */
-export interface TrackedSource {
-  /** `d0`, `d1` …: its export name. */
-  readonly id: string;
-  /** 16 bytes: which disk of which replica a dirty map belongs to. */
-  readonly guid: Uint8Array;
-  readonly path: string;
-  readonly format: DiskFormat;
-  readonly virtualSizeBytes: number;
-  readonly chunkBytes: number;
-}
-
-export interface TrackedItem {
-  readonly name: string;
-  /** `trackingDirectory` of the item. */
-  readonly directory: string;
-  readonly disks: readonly TrackedSource[];
-  readonly ports: Ports;
-  readonly onEvent: (event: TrackerEvent) => void;
-}
-
-/** One disk with all that tracks it. */
-export interface ItemDisk {
-  readonly source: TrackedSource;
-  readonly device: TrackedDisk;
-  readonly logs: DiskLogs;
-}
 
 /** What was found of one disk before anything is opened for writing. */
 interface Found {
@@ -124,11 +97,13 @@ async function recover(
       map,
       onLogFailure: (cause) => tracker?.noteFailure(disks[i]!, cause),
       onMapFailure: async (failed, cause) => tracker?.noteMapFailure(disks[i]!, failed, cause),
+      assertKnown: () => tracker?.assertKnown(),
       onLogGrowth: () => tracker?.noteGrowth(disks[i]!),
     });
     disks.push({ source, device, logs });
   }
-  const removable = mode === 'resync-required' ? disks.flatMap(({ logs }) => logs.restart(logs.head)) : [];
+  const removable = mode === 'resync-required' ? state.disks.flatMap(({ logs }) => logs.map(({ path }) => path)) : [];
+  if (mode === 'resync-required') for (const { logs } of disks) logs.restart(logs.head);
   if (mode !== 'resync-required') await startLogs(disks, opened);
   await saveTrackingState(directory, runningState(mode, reason, disks), ports.files);
   for (const path of [...removable, ...(await strayLogs(disks, ports))]) await ports.files.remove(path);
@@ -161,18 +136,19 @@ async function inspect(
   source: TrackedSource,
   tracking: DiskTracking,
 ): Promise<Found> {
-  const { directory, ports } = item;
+  const { ports } = item;
   const logs = new DiskLogs(source.path, tracking.head, ports);
   const edit = await offlineEdit(source, state, tracking, ports);
-  const { map, isNew } = await openMap(directory, source, ports);
   const neverSynced = state.reason?.code === 'NOT_SYNCED';
+  const known = await openMap(item, source);
+  const noMap = { code: 'MAP_LOST', message: `the dirty map of ${source.path} is missing or damaged` } as const;
+  const map = known ?? (await replaceMap(item, source, state, noMap));
   if (edit || neverSynced) await map.markAll();
   const lost = state.mode === 'resync-required' ? undefined : await adoptLogs(logs, tracking, ports);
-  const noMap = { code: 'MAP_LOST', message: `the dirty map of ${source.path} is missing or damaged` } as const;
-  const mapTrouble = isNew && !neverSynced ? noMap : undefined;
-  return { logs, map, trouble: edit ?? mapTrouble ?? lost };
+  return { logs, map, trouble: edit ?? (known || neverSynced ? undefined : noMap) ?? lost };
 }
 
+/** What is known of an edit by somebody else since tracking ended; undefined if there was none, as far as can be told. */
 export async function offlineEdit(
   source: TrackedSource,
   { clean }: TrackingState,
@@ -191,20 +167,30 @@ export async function offlineEdit(
   }
 }
 
-async function openMap(
-  directory: string,
-  source: TrackedSource,
-  ports: Ports,
-): Promise<{ readonly map: DirtyMap; readonly isNew: boolean }> {
+/** undefined if there is none that can be believed. */
+async function openMap({ directory, ports }: TrackedItem, source: TrackedSource): Promise<DirtyMap | undefined> {
   const path = mapPath(directory, source.id);
-  const { guid: diskGuid, virtualSizeBytes: sizeBytes, chunkBytes } = source;
-  const options = { sizeBytes, chunkBytes, diskGuid, ports };
+  if (!(await ports.files.exists(path))) return undefined;
   try {
-    if (await ports.files.exists(path)) return { map: await DirtyMap.open(path, options), isNew: false };
+    return await DirtyMap.open(path, { ...mapIdentity(source), ports });
   } catch (error) {
-    if (!isBlockferryError(error, 'LOCAL_STATE')) throw error;
+    if (isBlockferryError(error, 'LOCAL_STATE')) return undefined;
+    throw error;
   }
-  return { map: await DirtyMap.create(path, { ...options, everything: true }), isNew: true };
+}
+
+/** Makes a map that has every chunk, behind the mark: it knows of no chunk that was active, so logs cannot be bridged. */
+async function replaceMap(
+  { directory, ports }: TrackedItem,
+  source: TrackedSource,
+  state: TrackingState,
+  trouble: Omit<ResyncReason, 'sinceMs'>,
+): Promise<DirtyMap> {
+  const reason = { ...trouble, sinceMs: ports.clock.nowMs() };
+  if (state.mode !== 'resync-required') {
+    await saveTrackingState(directory, { ...state, mode: 'resync-required', reason }, ports.files);
+  }
+  return DirtyMap.create(mapPath(directory, source.id), { ...mapIdentity(source), ports, everything: true });
 }
 
 /** Takes over the logs that the state names; those that a crash left open are closed at the end of their valid prefix. */
@@ -234,7 +220,7 @@ async function startLogs(disks: readonly ItemDisk[], opened: { close(): Promise<
     const log = await logs.create(device.disk.contentId);
     opened.push({ close: () => log.abandon() });
     logs.exchange(log);
-    device.log = log;
+    device.useLog(log);
   }
 }
 

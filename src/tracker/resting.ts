@@ -9,7 +9,8 @@ import type { ChunkRun } from '../replica/index.ts';
 import { DirtyMap } from './dirty-map.ts';
 import { DiskLogs } from './disk-logs.ts';
 import type { Rotation } from './item-tracker.ts';
-import { diskStamp, offlineEdit, type TrackedItem } from './recover.ts';
+import { diskStamp, offlineEdit } from './recover.ts';
+import { mapIdentity, type TrackedItem } from './tracked-item.ts';
 import { loadTrackingState, mapPath, resyncRequired, saveTrackingState, type TrackingState } from './tracking-state.ts';
 
 export class RestingTracking {
@@ -76,6 +77,13 @@ export class RestingTracking {
     }
   }
 
+  /** Whoever wanted to use the logs found them damaged. */
+  async giveUp(message: string): Promise<void> {
+    if (!this.#state) return;
+    const reason = { code: 'LOG_LOST' as const, message, sinceMs: this.#item.ports.clock.nowMs() };
+    await this.#save({ ...this.#state, mode: 'resync-required', reason });
+  }
+
   /**
    * Per disk the chunks that may differ from what the replica holds with all its logs; undefined, with the cause, where
    * that is not known.
@@ -112,8 +120,7 @@ export class RestingTracking {
     const settled: TrackingState['disks'][number][] = [];
     for (const [i, disk] of disks.entries()) {
       const path = mapPath(directory, disk.id);
-      const { guid: diskGuid, virtualSizeBytes: sizeBytes, chunkBytes } = disk;
-      await (await DirtyMap.create(path, { sizeBytes, chunkBytes, diskGuid, ports })).close();
+      await (await DirtyMap.create(path, { ...mapIdentity(disk), ports })).close();
       settled.push({ head: heads[i]!, logs: [], contentId: contentIds[i]!, stamp: await diskStamp(disk, ports) });
     }
     await this.#save({ mode: 'logging', tracked: false, clean: true, disks: settled });
@@ -151,12 +158,11 @@ export class RestingTracking {
 
   async #withMap<T>(index: number, work: (map: DirtyMap) => Promise<T>): Promise<T | undefined> {
     const { directory, disks, ports } = this.#item;
-    const { id, guid: diskGuid, virtualSizeBytes: sizeBytes, chunkBytes } = disks[index]!;
-    const path = mapPath(directory, id);
+    const path = mapPath(directory, disks[index]!.id);
     if (!(await ports.files.exists(path))) return undefined;
     let map: DirtyMap;
     try {
-      map = await DirtyMap.open(path, { sizeBytes, chunkBytes, diskGuid, ports });
+      map = await DirtyMap.open(path, { ...mapIdentity(disks[index]!), ports });
     } catch (error) {
       if (isBlockferryError(error, 'LOCAL_STATE')) return undefined;
       throw error;

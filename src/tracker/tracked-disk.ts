@@ -38,6 +38,8 @@ export interface TrackedDiskOptions {
   readonly map: DirtyMap;
   /** Told once when the log cannot take a write; the log is not used again. */
   readonly onLogFailure: (cause: unknown) => void;
+  /** Throws while logs are given up and nothing durable says so: until then chunks that they had must stay active. */
+  readonly assertKnown: () => void;
   /** Told when the map cannot name a chunk; resolves when `map` is one that can. Rejects where the write must fail. */
   readonly onMapFailure: (map: DirtyMap, cause: unknown) => Promise<void>;
   /** Told after each append. */
@@ -63,6 +65,7 @@ export class TrackedDisk implements BlockDevice {
   readonly #queue: QueuedWrite[] = [];
   #isAppending = false;
   #log: LogWriter | undefined;
+  #closing: Promise<void> = Promise.resolve();
   #open: Promise<void> | undefined;
   #resume: (() => void) | undefined;
   /** Changes that were answered since the last flush began. */
@@ -85,9 +88,13 @@ export class TrackedDisk implements BlockDevice {
     return this.#log;
   }
 
-  /** Puts another log in place, or none. Only while paused, or before the first change. */
-  set log(log: LogWriter | undefined) {
+  /**
+   * Puts another log in place, or none. Only while paused, before the first change, or to give logs up.
+   * @param closing of the log before: until it resolves, what that log has is not durable
+   */
+  useLog(log: LogWriter | undefined, closing: Promise<void> = Promise.resolve()): void {
     this.#log = log;
+    this.#closing = closing;
   }
 
   /** Changes from now on wait; resolves when those under way have ended. */
@@ -165,7 +172,10 @@ export class TrackedDisk implements BlockDevice {
 
   /** Makes everything durable that was answered, then lets chunks rest that nobody writes any more. */
   async settle(): Promise<void> {
-    await this.map.settle(() => this.flush());
+    await this.map.settle(async () => {
+      await this.flush();
+      this.#options.assertKnown();
+    });
   }
 
   /** One change of whole sectors, from its place in the order to log and disk. */
@@ -267,6 +277,7 @@ export class TrackedDisk implements BlockDevice {
       await this.disk.flush();
     } finally {
       await logged;
+      await this.#closing;
     }
   }
 

@@ -6,7 +6,7 @@
  */
 import type { LogWriter } from '../hrl/index.ts';
 import type { Ports } from '../ports.ts';
-import type { ItemDisk } from './recover.ts';
+import type { ItemDisk } from './tracked-item.ts';
 import {
   type DiskTracking,
   type ResyncReason,

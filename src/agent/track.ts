@@ -1,0 +1,82 @@
+/**
+ * track: serve the disks of an item over NBD and log every write, until told to stop. Works without the store: a machine
+ * must start while its replica is out of reach.
+ */
+import { isAbsolute } from 'node:path';
+import { BlockferryError } from '../errors.ts';
+import { ControlServer, controlPath, defaultNbdPath, diskStamp, NbdServer, openTracker } from '../tracker/index.ts';
+import { LocalItem } from './local-state.ts';
+import { sessionSignal, withOwn } from './open-item.ts';
+import { trackedItem } from './tracking.ts';
+import type { Listening, Session, TrackRequest } from './types.ts';
+
+/** Tracks until the session's signal aborts; then ends in order. `onListening` is called when clients may connect. */
+export async function track(
+  session: Session,
+  name: string,
+  request: TrackRequest,
+  onListening: (listening: Listening) => void | Promise<void>,
+): Promise<void> {
+  const { ports } = session;
+  const signal = sessionSignal(session);
+  const item = new LocalItem(session.home, name, ports.files);
+  const state = await item.load();
+  const description =
+    (await item.loadDescription()) ?? (await withOwn(session, name, async ({ replica }) => replica.description));
+  const tracked = trackedItem(session, item, state, description);
+  const address = parseListen(request.listen, defaultNbdPath(tracked.directory));
+  const tracker = await openTracker(tracked);
+  const onEvent = ({ code, message }: { code: string; message: string }): void =>
+    session.onEvent?.({ type: 'notice', code, message });
+  const server = new NbdServer({ devices: tracker.devices, ports, onEvent });
+  const control = new ControlServer(tracker);
+  try {
+    const bound = await server.listen(address);
+    await control.listen(controlPath(tracked.directory), ports.files);
+    await onListening({
+      item: name,
+      listen: 'path' in bound ? `unix:${bound.path}` : `${bound.host}:${bound.port}`,
+      exports: tracker.devices.map((device, i) => ({
+        name: device.name,
+        sizeBytes: device.sizeBytes,
+        uri: uriOf(bound, i, device.name),
+      })),
+      tracking: tracker.status(),
+    });
+    await aborted(signal);
+  } finally {
+    await server.close();
+    await control.close();
+    await tracker.close((disk) => diskStamp(disk.source, ports));
+  }
+}
+
+/** `unix:PATH` or `HOST:PORT`; a Unix socket in the item's directory by default. */
+function parseListen(
+  listen: string | undefined,
+  defaultPath: string,
+): { path: string } | { host: string; port: number } {
+  if (listen === undefined) return { path: defaultPath };
+  if (listen.startsWith('unix:')) {
+    const path = listen.slice('unix:'.length);
+    if (isAbsolute(path)) return { path };
+  }
+  const match = /^(?:\[([0-9a-f:]+)\]|([^:[\]/]+)):(\d{1,5})$/i.exec(listen);
+  const port = Number(match?.[3]);
+  if (match && port <= 65_535) return { host: match[1] ?? match[2]!, port };
+  throw new BlockferryError('USAGE', `"${listen}" is no place to listen`, {
+    hint: 'give unix:/absolute/path, or a loopback address and port such as 127.0.0.1:10809',
+  });
+}
+
+function uriOf(bound: { path: string } | { host: string; port: number }, index: number, name: string): string {
+  const path = index === 0 ? '' : encodeURIComponent(name);
+  if ('path' in bound) return `nbd+unix:///${path}?socket=${bound.path}`;
+  const host = bound.host.includes(':') ? `[${bound.host}]` : bound.host;
+  return `nbd://${host}:${bound.port}/${path}`;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+}

@@ -1,0 +1,95 @@
+/**
+ * An item's tracking as ship and resync meet it: served by a tracker in another process, or at rest.
+ */
+
+import type { ReplicaDescription } from '../replica/index.ts';
+import {
+  ControlClient,
+  controlPath,
+  loadTrackingState,
+  RestingTracking,
+  type ResyncReason,
+  type Rotation,
+  type TrackedItem,
+  type TrackerEvent,
+  type TrackerStatus,
+  type TrackingMode,
+  trackingDirectory,
+} from '../tracker/index.ts';
+import type { VirtualDisk } from '../vhd/index.ts';
+import type { ItemState, LocalItem } from './local-state.ts';
+import type { Session } from './types.ts';
+
+/** What a cycle asks of tracking, whoever has it. */
+export interface LogSource {
+  rotate(heads: readonly string[]): Promise<Rotation>;
+  acknowledge(heads: readonly string[]): Promise<void>;
+  /** The logs cannot be used: a resync is required, with this message as its reason. */
+  giveUp(message: string): Promise<void>;
+}
+
+/** Whoever has the item's tracking at the moment. */
+export type Tracking =
+  | { readonly kind: 'served'; readonly client: ControlClient; readonly logs: LogSource }
+  | { readonly kind: 'resting'; readonly resting: RestingTracking; readonly logs: LogSource };
+
+/** The item as the tracker knows it. */
+export function trackedItem(
+  session: Session,
+  item: LocalItem,
+  state: ItemState,
+  description: ReplicaDescription,
+): TrackedItem {
+  const { ports } = session;
+  const disks = description.disks.map(({ id, guid, virtualSizeBytes, chunkBytes }, i) => ({
+    ...{ id, guid, virtualSizeBytes, chunkBytes, path: state.disks[i]!, format: state.formats[i]! },
+  }));
+  const onEvent = ({ code, message }: TrackerEvent): void => session.onEvent?.({ type: 'notice', code, message });
+  return { name: item.name, directory: trackingDirectory(item.directory), disks, ports, onEvent };
+}
+
+/** Runs `work` with the tracking of the item, which stays with it until then. */
+export async function withTracking<T>(item: TrackedItem, work: (tracking: Tracking) => Promise<T>): Promise<T> {
+  const client = await ControlClient.connect(controlPath(item.directory));
+  if (client) {
+    const logs: LogSource = {
+      rotate: (heads) => client.call('rotate', { heads }),
+      acknowledge: async (heads) => void (await client.call('acknowledge', { heads })),
+      giveUp: async (message) => void (await client.call('give-up', { message })),
+    };
+    try {
+      return await work({ kind: 'served', client, logs });
+    } finally {
+      client.close();
+    }
+  }
+  const resting = await RestingTracking.open(item);
+  try {
+    return await work({ kind: 'resting', resting, logs: resting });
+  } finally {
+    await resting.close();
+  }
+}
+
+/** What VHDX disks say of their content; '' for others. */
+export function contentIds(disks: readonly VirtualDisk[]): readonly string[] {
+  return disks.map(({ contentId }) => contentId);
+}
+
+/** What is known of an item's tracking: from its tracker where one runs, else from what the last one left. */
+export async function trackingStatus(
+  session: Session,
+  item: LocalItem,
+): Promise<
+  { readonly mode: TrackingMode; readonly reason?: ResyncReason; readonly served?: TrackerStatus } | undefined
+> {
+  const directory = trackingDirectory(item.directory);
+  const client = await ControlClient.connect(controlPath(directory));
+  if (!client) return loadTrackingState(directory, session.ports.files);
+  try {
+    const served = await client.call('status', {});
+    return { mode: served.mode, ...(served.reason ? { reason: served.reason } : {}), served };
+  } finally {
+    client.close();
+  }
+}
