@@ -66,3 +66,64 @@ describe('a sync of one disk', () => {
     expect(ledger.cursor).toBe(0);
   });
 });
+
+describe('a sync of one disk, before a root allows it', () => {
+  const FEW = 8;
+  const entry = new Uint8Array(ENTRY_BYTES).fill(1);
+
+  /** A disk of which chunks 0 and 1 differ, chunk 2 is zeros in its file, and the rest is in no file. */
+  function small(ledger: SyncLedger): DiskSyncSetup & { readonly changes: string[] } {
+    const changes: string[] = [];
+    const check = (what: string, to: number): void => {
+      if (!ledger.allows(to)) throw new Error(`${what} below ${to} is not allowed yet`);
+      changes.push(`${what} ${to}`);
+    };
+    const usual = setup(undefined, ledger);
+    const bytes = new Uint8Array(3 * CHUNK);
+    const extents = async function* (): AsyncGenerator<Extent> {
+      yield { kind: 'memory', offset: 0, lengthBytes: 3 * CHUNK, depth: 0, bytes };
+      yield { kind: 'absent', offset: 3 * CHUNK, lengthBytes: (FEW - 3) * CHUNK, depth: 0 };
+    };
+    return {
+      ...usual,
+      changes,
+      source: { info: { virtualSizeBytes: FEW * CHUNK }, extents } as never,
+      tree: {
+        entry: async () => entry,
+        setEntry: async () => {},
+        usedChunks: async function* (from: number, to: number): AsyncGenerator<number> {
+          if (from <= 5 && to > 5) yield 5;
+        },
+      } as never,
+      base: {
+        write: async (pieces: readonly { readonly chunk: number }[]) => {
+          for (const { chunk } of pieces) check('write', chunk + 1);
+          return 0;
+        },
+        clear: async (_: number, to: number) => check('clear', to),
+      } as never,
+      pool: {
+        scan: async (task: ScanTask) => ({
+          ...(await usual.pool.scan(task)),
+          verdicts: Uint8Array.from(task.chunks, (chunk) => (chunk === 2 ? VERDICT.zero : VERDICT.changed)),
+        }),
+      } as never,
+      findPatches: async (pieces) => ({ clear: [{ from: 1, to: 2 }], pieces, fetchedBytes: 0, damaged: 0 }),
+      checkpoint: async (intentEnd) => {
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        ledger.committed(intentEnd);
+      },
+    };
+  }
+
+  it.each([
+    ['what became zeros', [], []],
+    ['what is in doubt besides', [{ disk: 0, from: 7, to: 8 }], ['clear 8']],
+  ])('neither writes nor clears: not what differs, not %s', async (_, suspect, more) => {
+    const ledger = new SyncLedger(0, 0, suspect);
+    const { changes, ...setupOfIt } = small(ledger);
+    await new DiskSync(setupOfIt).run();
+    // Before patches, for an entry that is left over, and for a verdict of zeros.
+    expect(changes.sort()).toEqual(['clear 2', 'clear 3', 'clear 6', ...more, 'write 1', 'write 2']);
+  });
+});

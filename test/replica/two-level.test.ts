@@ -167,8 +167,8 @@ describe('patches of a raw base', () => {
     const base = new ModelBase(before);
     const after = Buffer.from(before);
     after[CHUNK]! ^= 1;
-    const { sentBytes, fetchedBytes } = await patch(base, after, [1], entriesOf(before, ALL), new Set([1]));
-    expect({ sentBytes, fetchedBytes }).toEqual({ sentBytes: CHUNK, fetchedBytes: 0 });
+    const { sentBytes, fetchedBytes, damaged } = await patch(base, after, [1], entriesOf(before, ALL), new Set([1]));
+    expect({ sentBytes, fetchedBytes, damaged }).toEqual({ sentBytes: CHUNK, fetchedBytes: 0, damaged: 0 });
     expect(base.reads).toEqual([]);
   });
 
