@@ -286,14 +286,11 @@ export class ItemTracker {
     for (const { logs, device } of this.#disks) if (logs.closed.length === 0) await device.map.forgetClosed();
   }
 
-  /** Exchanges the logs that hold anything, all at one moment, which is returned. */
+  /** Exchanges the logs of all disks at one moment, which is returned; where none of them holds anything, that is now. */
   async #exchangeLogs(): Promise<number> {
-    const wanted = this.#disks.map(({ logs }) => (logs.running?.entryCount ?? 0) > 0);
-    if (!wanted.includes(true)) return this.#ports.clock.nowMs();
-    const next = await this.#createNext(
-      (i) => this.#disks[i]!.logs.tail,
-      (i) => wanted[i]!,
-    );
+    if (this.#disks.every(({ logs }) => logs.running?.entryCount === 0)) return this.#ports.clock.nowMs();
+    // Of every disk: one that has nothing yet may be written before the barrier.
+    const next = await this.#createNext((i) => this.#disks[i]!.logs.tail);
     await this.#record.save({ next });
     await this.#ports.failpoint('track.before-barrier');
     const closing: Promise<void>[] = [];
@@ -301,7 +298,6 @@ export class ItemTracker {
       // The logs may have given way while the next ones were made.
       if (this.#record.mode === 'resync-required') return;
       for (const [i, disk] of this.#disks.entries()) {
-        if (!next[i]) continue;
         const closed = this.#closeLog(disk, disk.logs.exchange(next[i])!);
         closing.push(closed);
         disk.device.useLog(next[i], closed);
@@ -315,15 +311,10 @@ export class ItemTracker {
     return timeMs;
   }
 
-  async #createNext(
-    previous: (disk: number) => string,
-    wanted: (disk: number) => boolean = () => true,
-  ): Promise<readonly (LogWriter | undefined)[]> {
+  async #createNext(previous: (disk: number) => string): Promise<readonly LogWriter[]> {
     try {
       return await Promise.all(
-        this.#disks.map(({ logs, device }, i) =>
-          wanted(i) ? logs.create(device.disk.contentId, previous(i)) : undefined,
-        ),
+        this.#disks.map(({ logs, device }, i) => logs.create(device.disk.contentId, previous(i))),
       );
     } catch (cause) {
       this.noteFailure(this.#disks[0]!, cause);
@@ -332,9 +323,9 @@ export class ItemTracker {
   }
 
   /** Removes logs that were made and not used. */
-  async #discard(unused: readonly (LogWriter | undefined)[]): Promise<void> {
+  async #discard(unused: readonly LogWriter[]): Promise<void> {
     for (const log of unused) {
-      if (!log || this.#disks.some(({ logs }) => logs.running === log)) continue;
+      if (this.#disks.some(({ logs }) => logs.running === log)) continue;
       await log.abandon();
       await this.#removeAll([log.path]);
     }
