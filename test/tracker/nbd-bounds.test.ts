@@ -1,5 +1,5 @@
 /** Clients that say nothing, too much, or never listen: they cost a bounded amount of memory, and others are served. */
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it, test, vi } from 'vitest';
 import {
   NBD_CONNECTION_BYTES_MAX,
   NBD_CONNECTIONS_MAX,
@@ -28,6 +28,12 @@ async function settled(value: () => number): Promise<number> {
   }
 }
 
+/** The value, when it has reached what is expected and stopped to change. */
+async function reached(value: () => number, expected: number): Promise<number> {
+  await vi.waitFor(() => expect(value()).toBeGreaterThanOrEqual(expected), { timeout: 60_000 });
+  return await settled(value);
+}
+
 function many(bytes: Buffer, count: number): Buffer {
   return Buffer.alloc(bytes.byteLength * count, bytes);
 }
@@ -43,8 +49,7 @@ describe('a client that never reads its answers', () => {
     const [deaf, good] = [await open(), await open()];
     deaf.socket.pause();
     deaf.send(many(requestBytes({ type: CMD.read, length: MIB }), 1000));
-    const served = await settled(() => reads);
-    expect(served * MIB).toBeGreaterThanOrEqual(NBD_CONNECTION_BYTES_MAX);
+    const served = await reached(() => reads, NBD_CONNECTION_BYTES_MAX / MIB);
     expect(served * MIB).toBeLessThanOrEqual(NBD_CONNECTION_BYTES_MAX + SYSTEM_BYTES_MAX + MIB);
     expect(await good.errorOf({ type: CMD.read, length: MIB })).toBe(0);
     deaf.socket.resume();
@@ -90,11 +95,28 @@ describe('requests that do not end', () => {
     const { device, open } = await startNbdLab();
     const gate = closeGate(device);
     const client = await open();
-    client.send(many(requestBytes({ type: CMD.flush }), 200_000));
-    const started = await settled(gate.waiting);
-    expect(started).toBe(NBD_CONNECTION_BYTES_MAX / NBD_REQUEST_HELD_BYTES);
+    const flushes = many(requestBytes({ type: CMD.flush }), 200_000);
+    for (let i = 0; i < 200_000; i += 1) flushes.writeUInt32BE(i, 28 * i + 12);
+    client.send(flushes);
+    const expected = NBD_CONNECTION_BYTES_MAX / NBD_REQUEST_HELD_BYTES;
+    expect(await reached(gate.waiting, expected)).toBe(expected);
     gate.open();
-    for (let i = 0; i < 200_000; i += 1) await client.reply();
+    const cookies: bigint[] = [];
+    while (cookies.length < 200_000) cookies.push((await client.reply()).cookie);
+    expect(cookies.findIndex((cookie, i) => cookie !== BigInt(i))).toBe(-1);
+  });
+
+  it('about the status of ranges count what their answers may take', async () => {
+    const { device, open } = await startNbdLab();
+    const gate = closeGate(device);
+    const contexts = ['base:allocation', 'x-blockferry:dirty'];
+    const client = await open({ structured: true, contexts });
+    client.send(many(requestBytes({ type: CMD.status, length: MIB }), 1000));
+    // 4096 extents of 64 bytes for each context.
+    const expected = NBD_CONNECTION_BYTES_MAX / (512 * 1024);
+    expect(await reached(gate.waiting, expected)).toBe(expected);
+    gate.open();
+    for (let i = 0; i < 2000; i += 1) await client.reply();
   });
 
   it('of many small writes hold what they came in', async () => {
@@ -113,17 +135,18 @@ describe('clients that hold all memory', () => {
   it('keep others waiting for half a minute; then the one that holds most is cut off', async () => {
     const clock = virtualClock();
     const { device, open, events } = await startNbdLab([new MemoryDevice({ sizeBytes: 32 * MIB })], clock);
-    const hogs = [await open(), await open(), await open()];
-    for (const [i, hog] of hogs.entries()) {
-      hog.socket.pause();
-      hog.send(many(requestBytes({ type: CMD.read, length: (30 + i) * MIB }), 2));
-    }
     let reads = 0;
     device.gate = () => {
       reads += 1;
       return undefined;
     };
-    await settled(() => reads);
+    const hogs = [await open(), await open(), await open()];
+    for (const [i, hog] of hogs.entries()) {
+      hog.socket.pause();
+      hog.send(many(requestBytes({ type: CMD.read, length: (30 + i) * MIB }), 2));
+    }
+    // Two of 30 MiB, two of 31 MiB: the third finds nothing left.
+    await reached(() => reads, 4);
     const good = await open();
     let answered = 0;
     const asking = good.errorOf({ type: CMD.read, length: 512 }).then((error) => {
@@ -140,14 +163,36 @@ describe('clients that hold all memory', () => {
     expect(dropped[0]!.message).toMatch(/^NBD client [123] was cut off: it lets \d+ bytes lie while others wait/);
   });
 
-  it('never hold more than the bound and one request', async () => {
+  it('are left alone when nobody waits any more', async () => {
+    const clock = virtualClock();
+    const { device, open, events } = await startNbdLab([new MemoryDevice({ sizeBytes: 32 * MIB })], clock);
+    const gate = closeGate(device, ({ name }) => name === 'write');
+    const impatient = await open();
+    impatient.send(requestBytes({ type: CMD.write, data: Buffer.alloc(512) }));
+    const hogs = [await open(), await open(), await open()];
+    for (const hog of hogs) {
+      hog.socket.pause();
+      hog.send(many(requestBytes({ type: CMD.read, length: 32 * MIB }), 2));
+    }
+    await settled(() => hogs[2]!.socket.bytesRead);
+    impatient.send(requestBytes({ type: CMD.flush }));
+    await settled(gate.waiting);
+    await impatient.destroy();
+    // Its answer finds nobody.
+    gate.open();
+    await vi.waitFor(() => expect(events.at(-1)!.code).toBe('CLIENT_CLOSED'));
+    await clock.run(clock.sleep(NBD_STARVING_MS_MAX));
+    await clock.run(clock.sleep(NBD_STARVING_MS_MAX));
+    expect(events.map(({ code }) => code)).not.toContain('CLIENT_DROPPED');
+  });
+
+  test.for([false, true])('never hold more than the bound and one request (structured: %s)', async (structured) => {
     const { device, open } = await startNbdLab([new MemoryDevice({ sizeBytes: 32 * MIB })]);
     const gate = closeGate(device);
-    let taken = 0;
-    const hogs = await Promise.all(Array.from({ length: 8 }, () => open()));
+    const hogs = await Promise.all(Array.from({ length: 8 }, () => open({ structured })));
     for (const hog of hogs) hog.send(many(requestBytes({ type: CMD.read, length: 32 * MIB }), 4));
-    taken = await settled(gate.waiting);
-    expect(taken * 32 * MIB).toBe(NBD_SERVER_BYTES_MAX);
+    const expected = NBD_SERVER_BYTES_MAX / (32 * MIB);
+    expect(await reached(gate.waiting, expected)).toBe(expected);
     gate.open();
     for (const hog of hogs) expect((await hog.reply(32 * MIB)).error).toBe(0);
   });

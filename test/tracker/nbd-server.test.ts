@@ -305,9 +305,42 @@ describe('a disk that fails', () => {
     expect(await client.errorOf({ type: CMD.flush })).toBe(error);
     const failed = events.filter(({ code }) => code === 'DEVICE_FAILED');
     expect(failed.map(({ error: reported }) => reported)).toEqual([failure, failure, failure, failure]);
-    expect(failed[0]!.message).toMatch(/^NBD client 1 read of 1024 bytes at 512 of disk disk failed: /);
+    expect(failed[0]!.message).toMatch(/^NBD client 1 read of 1024 bytes at 512 of disk "disk" failed: /);
     device.gate = undefined;
     expect(await client.errorOf({ type: CMD.flush })).toBe(0);
+  });
+
+  it('may still look at what it was given: that memory is not used again', async () => {
+    const { device, open } = await startNbdLab();
+    const client = await open();
+    const kept: Uint8Array[] = [];
+    vi.spyOn(device, 'write').mockImplementation(async (bytes) => {
+      kept.push(bytes);
+      if (kept.length % 2 === 1) throw new Error('half of it is still on its way');
+    });
+    // Large enough to be collected from several pieces.
+    for (let i = 1; i <= 4; i += 1) await client.ask({ type: CMD.write, data: Buffer.alloc(300_000, i) });
+    expect(kept[0]!.every((byte) => byte === 1)).toBe(true);
+    expect(kept[2]!.every((byte) => byte === 3)).toBe(true);
+    kept.length = 0;
+    vi.spyOn(device, 'read').mockImplementation(async (into) => {
+      kept.push(into);
+      if (kept.length === 1) throw new Error('half of it is still to come');
+    });
+    for (let i = 0; i < 3; i += 1) await client.ask({ type: CMD.read, length: 4096 });
+    const [failed, second, third] = kept.map(({ buffer }) => buffer);
+    expect([second === failed, third === failed, third === second]).toEqual([false, false, true]);
+  });
+
+  it('costs no memory', async () => {
+    const { device, open } = await startNbdLab();
+    const client = await open();
+    device.gate = () => Promise.reject(new Error('bad sector'));
+    const length = device.sizeBytes;
+    for (let i = 0; i < 100; i += 1) {
+      expect(await client.errorOf({ type: CMD.read, length })).toBe(EIO);
+      expect(await client.errorOf({ type: CMD.write, data: Buffer.alloc(length) })).toBe(EIO);
+    }
   });
 
   it('may throw where it should reject', async () => {
@@ -365,9 +398,9 @@ describe('a client that leaves', () => {
     await client.readToEnd();
     await vi.waitFor(() => expect(events.map(({ code }) => code)).toContain('CLIENT_CLOSED'));
     expect(events.map(({ code, message }) => [code, message])).toEqual([
-      ['CLIENT_OPENED', 'NBD client 1 works with disk disk'],
+      ['CLIENT_OPENED', 'NBD client 1 works with disk "disk"'],
       ['CLIENT_DROPPED', 'NBD client 1 was cut off: a request begins with 0x78787878, not with its magic number'],
-      ['CLIENT_CLOSED', 'NBD client 1 has left disk disk'],
+      ['CLIENT_CLOSED', 'NBD client 1 has left disk "disk"'],
     ]);
   });
 });

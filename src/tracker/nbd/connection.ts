@@ -76,7 +76,7 @@ export class Connection {
 
   /** Whether it is the client's turn: to send the rest of a request, or to read. */
   get isAwaitingClient(): boolean {
-    return this.#answers.isAwaited || this.#reader?.isAmidRequest === true;
+    return this.#answers.isAwaited || (this.#reader?.isAmidRequest === true && !this.#socket.isPaused());
   }
 
   /** Refuses what comes from now on, and ends when everything under way was answered. */
@@ -144,8 +144,8 @@ export class Connection {
     this.#transmission = transmission;
     this.#reader = new RequestReader((request) => transmission.judge(request), this.#memory);
     this.#reader.push(this.#handshake.rest());
-    this.#report('CLIENT_OPENED', `works with disk ${name}`);
-    void this.closed.then(() => this.#report('CLIENT_CLOSED', `has left disk ${name}`));
+    this.#report('CLIENT_OPENED', `works with disk "${name}"`);
+    void this.closed.then(() => this.#report('CLIENT_CLOSED', `has left disk "${name}"`));
     this.#pump();
   }
 
@@ -187,8 +187,12 @@ export class Connection {
 
   #endWhenIdle(): void {
     if (this.#transmission?.isIdle === false) return;
-    if (this.#state === 'closed') this.#resolveClosed();
-    else if (this.#state === 'ending' || (this.#state === 'open' && this.#isShuttingDown)) this.#end();
+    if (this.#state === 'closed') {
+      this.#answers.flush();
+      this.#resolveClosed();
+    } else if (this.#state === 'ending' || (this.#state === 'open' && this.#isShuttingDown)) {
+      this.#end();
+    }
   }
 
   #end(): void {

@@ -212,7 +212,7 @@ export class Transmission {
   #fail(request: Request, error: unknown): void {
     const { type, offset, lengthBytes } = request;
     const { agreement, onFailure } = this.#setup;
-    onFailure(`${NAMES[type]} of ${lengthBytes} bytes at ${offset} of disk ${agreement.device.name}`, error);
+    onFailure(`${NAMES[type]} of ${lengthBytes} bytes at ${offset} of disk "${agreement.device.name}"`, error);
     this.#refuse(request, isFull(error) ? DISK_FULL : DISK_FAILED);
   }
 
