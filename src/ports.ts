@@ -116,6 +116,7 @@ export const FAILPOINT_NAMES = [
   'folder.after-write',
   'object.after-temporary',
   'restore.after-data',
+  'restore.after-logs',
   'restore.after-rename',
   'key.after-keyring',
   'hrl.after-create',

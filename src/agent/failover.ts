@@ -13,6 +13,7 @@ import {
   type DiskDescription,
   FrozenDisk,
   isProcessed,
+  logsOf,
   type PlayCounts,
   playLogs,
   type RecoveryPoint,
@@ -96,7 +97,7 @@ function outputPaths(disks: readonly DiskDescription[], directory: string, forma
 async function checkSpace(session: Session, replica: Replica, point: RecoveryPoint, directory: string): Promise<void> {
   const access = readAccess(session);
   const { disks } = baselineOf(replica.record.root, point);
-  let neededBytes = 0;
+  let neededBytes = logsOf(replica.record.root, point).reduce((sum, { dataBytes }) => sum + dataBytes, 0);
   for (const [i, disk] of replica.description.disks.entries()) {
     const frozen = new FrozenDisk(replica, i, disks[i]!, access);
     let chunks = 0;
@@ -148,6 +149,7 @@ async function restoreAll(
         point,
         writers,
         access: { ...readAccess(session), pool },
+        ports,
         onProgress: ({ fetchedBytes, totalBytes }) =>
           session.onEvent?.({
             ...{ type: 'progress', phase: 'restore', disk: 'logs', doneBytes: fetchedBytes, totalBytes },

@@ -4,6 +4,7 @@ import { chunkCount } from '../chunker/index.ts';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import {
   baselineOf,
+  checkShippedLog,
   compareDisk,
   FrozenDisk,
   isProcessed,
@@ -128,7 +129,7 @@ export function points(session: Session, reference: ReplicaReference): Promise<r
   );
 }
 
-/** Opens the slots of the newest point, or a sample of them; with `source` compares the live disks as well. */
+/** Opens the slots and logs of the newest point, or a sample of them; with `source` compares the live disks as well. */
 export async function verify(
   session: Session,
   reference: ReplicaReference,
@@ -149,8 +150,11 @@ async function verifyReplica(
   const point = latestPoint(replica);
   const baseline = baselineOf(replica.record.root, point);
   const { disks, item } = replica.description;
+  const logs = logsOf(replica.record.root, point);
   const damage: VerifyReport['damage'][number][] = [];
+  const damagedLogs: VerifyReport['damagedLogs'][number][] = [];
   let chunksOpened = 0;
+  let logsOpened = 0;
   let bytesRead = 0;
   await withWorkers(session, replica, async (pool) => {
     for (const [disk, { id, virtualSizeBytes }] of disks.entries()) {
@@ -177,10 +181,18 @@ async function verifyReplica(
       bytesRead += counts.fetchedBytes;
       damage.push(...counts.damage.map(({ chunk, error }) => ({ disk: id, chunk, message: error.message })));
     }
+    for (const log of logs) {
+      if (session.ports.random.fraction() >= subsetPercent / 100) continue;
+      const error = await checkShippedLog(replica, log, { ...readAccess(session), pool });
+      logsOpened += 1;
+      bytesRead += log.sizeBytes;
+      if (error) damagedLogs.push({ log: log.seq, message: error.message });
+    }
   });
   const sourceDifferences = source ? await differences(session, replica, source) : 0;
   const { freshness } = replica;
-  return { item, pointId: point.id, chunksOpened, bytesRead, sourceDifferences, damage, freshness };
+  const opened = { chunksOpened, logsOpened, bytesRead };
+  return { item, pointId: point.id, ...opened, sourceDifferences, damage, damagedLogs, freshness };
 }
 
 async function sourceState(session: Session, reference: ReplicaReference): Promise<ItemState> {

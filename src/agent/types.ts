@@ -213,11 +213,14 @@ export interface VerifyReport {
   readonly item: string;
   readonly pointId: string;
   readonly chunksOpened: number;
+  /** Shipped logs that the point needs over its baseline. */
+  readonly logsOpened: number;
   readonly bytesRead: number;
   /** Chunks that differ from the live disk (only with `source`). */
   readonly sourceDifferences: number;
   /** What does not verify; empty if the replica is whole. */
   readonly damage: readonly { readonly disk: string; readonly chunk: number; readonly message: string }[];
+  readonly damagedLogs: readonly { readonly log: number; readonly message: string }[];
   readonly freshness: 'proven' | 'not-proven';
 }
 

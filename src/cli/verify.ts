@@ -23,7 +23,7 @@ export const addVerify: AddCommand = (program, start) => {
     .command('verify')
     .summary('open every slot of the newest recovery point; exit 8 if one is damaged')
     .description(
-      'Opens every slot of the newest recovery point and checks it. With --source the live disks are compared too. ' +
+      'Opens every slot and every shipped log of the newest recovery point and checks them. With --source the live disks are compared too. ' +
         'Exit 0: whole, 3: whole but the live disks differ, 8: damaged.',
     )
     .argument('<name>', 'name of the item')
@@ -33,7 +33,7 @@ export const addVerify: AddCommand = (program, start) => {
   command.action(async (name: string, options: Options) => {
     await start(command, async (context) => {
       const { subset, source } = options;
-      const { damage, ...report } = await verify(sessionOf(context, options), referenceOf(name, options), {
+      const { damage, damagedLogs, ...report } = await verify(sessionOf(context, options), referenceOf(name, options), {
         ...(subset === undefined ? {} : { subsetPercent: subset }),
         ...(source === undefined ? {} : { source }),
       });
@@ -43,19 +43,24 @@ export const addVerify: AddCommand = (program, start) => {
           () => `${disk}: chunk ${chunk}: ${message}`,
         );
       }
-      await context.output.result({ type: 'verify', ...report, damage: damage.length }, () =>
-        verifyLine(report, damage.length, source === true),
+      for (const { log, message } of damagedLogs) {
+        await context.output.result({ type: 'damage', log, message }, () => `log ${log}: ${message}`);
+      }
+      const faults = damage.length + damagedLogs.length;
+      await context.output.result({ type: 'verify', ...report, damage: faults }, () =>
+        verifyLine(report, faults, source === true),
       );
-      return exitCodeOfVerify(damage.length, report.sourceDifferences);
+      return exitCodeOfVerify(faults, report.sourceDifferences);
     });
   });
 };
 
-function verifyLine(report: Omit<VerifyReport, 'damage'>, damaged: number, source: boolean): string {
-  const { item, pointId, chunksOpened, bytesRead, sourceDifferences, freshness } = report;
+function verifyLine(report: Omit<VerifyReport, 'damage' | 'damagedLogs'>, damaged: number, source: boolean): string {
+  const { item, pointId, chunksOpened, logsOpened, bytesRead, sourceDifferences, freshness } = report;
+  const logs = logsOpened === 0 ? '' : ` and ${count(logsOpened, 'log')}`;
   const parts = [
     `${item}: recovery point ${pointId}: ${damaged === 0 ? 'whole' : `${count(damaged, 'fault')}`}`,
-    `${count(chunksOpened, 'chunk')} opened, ${formatSize(bytesRead)} read`,
+    `${count(chunksOpened, 'chunk')}${logs} opened, ${formatSize(bytesRead)} read`,
   ];
   if (source) parts.push(`${count(sourceDifferences, 'chunk')} differ from the live disks`);
   if (freshness === 'not-proven') parts.push('freshness not proven');

@@ -7,7 +7,6 @@
  * Interrupted anywhere, a later apply lays the same logs over the same baseline once more and writes every suspect
  * again; a sync that comes first does so from its source.
  */
-import { MIB } from '../bytes.ts';
 import { BlockferryError } from '../errors.ts';
 import type { Ports } from '../ports.ts';
 import type { WorkerPool } from '../workers/index.ts';
@@ -17,7 +16,7 @@ import type { Committer } from './committer.ts';
 import { type FoldCounts, LogFold } from './fold-logs.ts';
 import type { ReadAccess } from './frozen-disk.ts';
 import { flushLiveDisks, freezeLiveDisks, type LiveDisk, openLiveDisk } from './live-disk.ts';
-import { LogMerge } from './log-merge.ts';
+import { LOGS_PER_ROUND, mergeLogs } from './log-merge.ts';
 import {
   type Baseline,
   isProcessed,
@@ -29,16 +28,10 @@ import {
   type SuspectRange,
 } from './root.ts';
 import { readShippedLog } from './shipped-log.ts';
-import { condenseSuspects } from './sync-ledger.ts';
+import { TouchedChunks } from './touched-chunks.ts';
 import type { WriterSession } from './writer-session.ts';
 
-/** Logs that are folded side by side. More of them take several rounds, each with a baseline of its own. */
-export const LOGS_PER_ROUND = 16;
 const CHANGED_PAGES_MAX = 512;
-/** Read ahead of all logs of a round together. */
-const AHEAD_BYTES: number = 64 * MIB;
-/** Ranges of touched chunks collected before they are condensed. */
-const TOUCHED_RANGES_MAX = 8 * SUSPECT_RANGES_MAX;
 
 export interface ApplySetup {
   readonly committer: Committer;
@@ -115,7 +108,7 @@ function checkSettled({ sync }: Root): void {
   });
 }
 
-/** The oldest outstanding logs; at least those that an interrupted round was about. */
+/** The oldest outstanding logs, for a baseline of their own; at least those that an interrupted round was about. */
 function nextRound(root: Root): readonly ShippedLog[] {
   const logs = outstandingLogs(root);
   const interrupted = root.sync?.kind === 'apply' ? root.sync.log : 0;
@@ -137,11 +130,7 @@ async function applyRound(
   const suspect = await touchedChunks(setup, logs);
   await committer.commit(async () => ({ sync: { kind: 'apply', log, suspect } }), signal);
   await ports.failpoint('apply.after-intent');
-  const logAccess = { ...access, pool, aheadBytes: AHEAD_BYTES / logs.length };
-  const merge = new LogMerge(
-    logs.map((each) => readShippedLog(replica, each, logAccess)),
-    replica.description.disks,
-  );
+  const merge = mergeLogs(replica, logs, { ...access, pool });
   const fold = new LogFold({
     ...{ replica, merge, live, doubtful, pool, access, signal, changedPagesMax },
     baseline: before,
@@ -178,18 +167,12 @@ async function touchedChunks(
   { committer: { replica }, pool, access }: ApplySetup,
   logs: readonly ShippedLog[],
 ): Promise<readonly SuspectRange[]> {
-  let touched: SuspectRange[] = [];
+  const touched = new TouchedChunks(SUSPECT_RANGES_MAX);
   for (const log of logs) {
     for await (const { disk, offset, lengthBytes } of readShippedLog(replica, log, { ...access, pool })) {
       const { chunkBytes } = replica.description.disks[disk]!;
-      const from = Math.floor(offset / chunkBytes);
-      const to = Math.ceil((offset + lengthBytes) / chunkBytes);
-      const last = touched.at(-1);
-      const isNext = last?.disk === disk && last.from <= from && from <= last.to;
-      if (isNext) touched[touched.length - 1] = { ...last, to: Math.max(last.to, to) };
-      else touched.push({ disk, from, to });
-      if (touched.length > TOUCHED_RANGES_MAX) touched = [...condenseSuspects(touched, SUSPECT_RANGES_MAX)];
+      touched.add(disk, Math.floor(offset / chunkBytes), Math.ceil((offset + lengthBytes) / chunkBytes));
     }
   }
-  return condenseSuspects(touched, SUSPECT_RANGES_MAX);
+  return touched.ranges();
 }

@@ -61,6 +61,7 @@ export type { SyncNotice } from './sync-notices.ts';
 export { dataBytes } from './sync-plan.ts';
 export {
   type CompareCounts,
+  checkShippedLog,
   compareDisk,
   type Damage,
   type VerifyCounts,

@@ -5,8 +5,25 @@
  * A log names its pieces in that order too, so one pass over all of them side by side is enough. Memory: what one piece of
  * each log needs. Zeros that a guest trimmed by the terabyte come as one span.
  */
+import { MIB } from '../bytes.ts';
 import { chunkCount, type DiskGeometry, type LogPiece } from '../chunker/index.ts';
 import { type ChunkRun, joinRuns } from './chunk-runs.ts';
+import type { Replica } from './replica.ts';
+import type { ShippedLog } from './root.ts';
+import { type LogAccess, readShippedLog } from './shipped-log.ts';
+
+/** Logs that are merged at a time; whoever has more of them does it in rounds. */
+export const LOGS_PER_ROUND = 16;
+/** Read ahead of one log, and of all logs of a round together. */
+const AHEAD_BYTES: number = 16 * MIB;
+const ROUND_AHEAD_BYTES: number = 64 * MIB;
+
+/** Shipped logs, oldest first, as one. */
+export function mergeLogs(replica: Replica, logs: readonly ShippedLog[], access: LogAccess): LogMerge {
+  const aheadBytes = Math.min(AHEAD_BYTES, Math.floor(ROUND_AHEAD_BYTES / logs.length));
+  const read = (log: ShippedLog) => readShippedLog(replica, log, { ...access, aheadBytes });
+  return new LogMerge(logs.map(read), replica.description.disks);
+}
 
 /** Where the logs say something next. */
 export type LogStep =

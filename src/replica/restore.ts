@@ -133,7 +133,7 @@ async function placeBatch(
 }
 
 /** A full disk or a lost file becomes an error that names the output. */
-function outputError(error: unknown, path: string): unknown {
+export function outputError(error: unknown, path: string): unknown {
   const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;
   if (isBlockferryError(error) || code === undefined) return error;
   return new BlockferryError('OUTPUT_FAILED', `${path}: cannot be written: ${(error as Error).message}`, {

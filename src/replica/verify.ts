@@ -1,9 +1,9 @@
 /**
- * verify, the verb: open every slot of a recovery point (or a sample of them), and on request compare the manifest with
- * the live disk. Changes nothing, writes nothing; what does not verify is reported, not thrown.
+ * verify, the verb: open every slot and log of a recovery point (or a sample of them), and on request compare the manifest
+ * with the live disk. Changes nothing, writes nothing; what does not verify is reported, not thrown.
  */
 import { ENTRY_BYTES, entryAt, isZeroEntry } from '../chunker/index.ts';
-import { throwIfAborted, type WireError } from '../errors.ts';
+import { isBlockferryError, throwIfAborted, toWire, type WireError } from '../errors.ts';
 import type { Ports } from '../ports.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
 import { BufferPool, VERDICT, type WorkerPool } from '../workers/index.ts';
@@ -14,6 +14,8 @@ import type { ManifestTree } from './manifest-tree.ts';
 import { packRanges } from './pack-ranges.ts';
 import type { Replica } from './replica.ts';
 import { BATCHES_AHEAD, eachBatch } from './restore.ts';
+import type { ShippedLog } from './root.ts';
+import { type LogAccess, readShippedLog } from './shipped-log.ts';
 import { type DataChunk, planWindows } from './sync-plan.ts';
 
 export interface VerifySetup {
@@ -72,6 +74,21 @@ export async function verifyDisk(setup: VerifySetup): Promise<VerifyCounts> {
 /** Each item with the probability `share`. */
 async function* sample(chunks: AsyncIterable<number>, share: number, { random }: Ports): AsyncGenerator<number> {
   for await (const chunk of chunks) if (share >= 1 || random.fraction() < share) yield chunk;
+}
+
+/** Opens all frames of a shipped log; what does not verify is returned, not thrown. */
+export async function checkShippedLog(
+  replica: Replica,
+  log: ShippedLog,
+  access: LogAccess,
+): Promise<WireError | undefined> {
+  try {
+    for await (const _ of readShippedLog(replica, log, access)) throwIfAborted(access.signal);
+    return undefined;
+  } catch (error) {
+    if (!isBlockferryError(error) || error.area !== 'replica') throw error;
+    return toWire(error);
+  }
 }
 
 export interface CompareSetup {

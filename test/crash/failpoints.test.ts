@@ -8,7 +8,7 @@ import { Lineage } from './lineage.ts';
 
 /** Failpoints of other verbs; they have their tests there. */
 const ELSEWHERE: readonly FailpointName[] = [
-  ...(['restore.after-data', 'restore.after-rename', 'key.after-keyring'] as const),
+  ...(['restore.after-data', 'restore.after-logs', 'restore.after-rename', 'key.after-keyring'] as const),
   ...(['ship.after-part', 'ship.after-upload'] as const),
   ...(['apply.after-intent', 'apply.after-slots', 'apply.after-pages', 'apply.after-snapshots'] as const),
   ...(['hrl.after-create', 'hrl.after-block', 'hrl.after-sync', 'hrl.after-data', 'hrl.after-close'] as const),

@@ -5,8 +5,8 @@
  */
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { resync } from '../../src/agent/index.ts';
-import { LOGS_PER_ROUND } from '../../src/replica/apply.ts';
 import { type Baseline, encodeRoot, ROOT_KEY, type Root, rootHash } from '../../src/replica/index.ts';
+import { LOGS_PER_ROUND } from '../../src/replica/log-merge.ts';
 import { noise, prose } from '../chunker/support.ts';
 import { ApplyLab, type GuestWrite } from '../support/apply-lab.ts';
 import { everyFault, fails, metBy } from '../support/every-fault.ts';

@@ -2,9 +2,9 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { protect, resync, status } from '../../src/agent/index.ts';
 import { nodePorts } from '../../src/host/index.ts';
-import { LOGS_PER_ROUND } from '../../src/replica/apply.ts';
 import { baseKey, isProcessed, manifestKey } from '../../src/replica/index.ts';
 import { LOGS_PREFIX } from '../../src/replica/layout.ts';
+import { LOGS_PER_ROUND } from '../../src/replica/log-merge.ts';
 import { createDisk } from '../../src/vhd/index.ts';
 import { noise, prose } from '../chunker/support.ts';
 import { ApplyLab, applyItem, type GuestWrite, shipPieces } from '../support/apply-lab.ts';
