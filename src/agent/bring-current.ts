@@ -40,7 +40,9 @@ export async function bringCurrent(
 ): Promise<SyncReport> {
   const applied = await applyOutstanding(session, own);
   const current = applied === 'failed' ? own : await reopen(session, own);
-  const usesRuns = applied !== 'failed' && !request.full && request.phase === 'resync';
+  // Dirty chunks are what differs from base and all logs: with a log missing in the base they are not all.
+  const isWhole = applied === 'done' && outstandingLogs(current.replica.record.root).length === 0;
+  const usesRuns = isWhole && !request.full && request.phase === 'resync';
   return tracking.kind === 'served'
     ? copyServed(session, current, tracking, request, usesRuns)
     : copyResting(session, current, tracking.resting, request, usesRuns);
@@ -73,7 +75,11 @@ async function copyServed(
 ): Promise<SyncReport> {
   let own = first;
   for (let round = 1; ; round += 1) {
-    const report = await copyOnce(session, own, client, request, usesRuns);
+    // What a round left is a base that differs in no more than what was written since.
+    const report =
+      round === 1
+        ? await copyOnce(session, own, client, request, usesRuns)
+        : await copyOnce(session, own, client, { phase: 'resync' }, true);
     own = await reopen(session, own);
     try {
       await client.call('end-resync', { heads: own.replica.record.root.disks.map(({ head }) => head) });
@@ -110,7 +116,7 @@ async function copyOnce(
   const heads = isCommitted || isUnfinished ? begun : root.disks.map(() => freshGuid(session));
   if (isCommitted) return nothingToCopy(own);
   if (!isUnfinished) await client.call('begin-resync', { heads });
-  const only = usesRuns ? await resyncSet(client, root.disks.length) : undefined;
+  const only = usesRuns ? await dirtySet(client, 'closed', root.disks.length) : undefined;
   return withServedDisks(session, client, root.disks.length, async (sources) => {
     const tracked = { epoch: resyncEpoch(heads), heads };
     const { report } = await runSync(session, own, sources, { ...request, tracked, ...(only ? { only } : {}) });
@@ -133,24 +139,27 @@ async function applyOutstanding(session: Session, own: OwnReplica): Promise<'don
   }
 }
 
-async function resyncSet(client: ControlClient, disks: number): Promise<Runs> {
+/** Chunks of each disk: those that a begun resync has to look at, or all that may differ now. */
+export async function dirtySet(client: ControlClient, set: 'closed' | 'changed', disks: number): Promise<Runs> {
   const sets: ChunkRun[][] = [];
   for (let disk = 0; disk < disks; disk += 1) {
-    const set: ChunkRun[] = [];
+    const runs: ChunkRun[] = [];
     for (let from: number | undefined = 0; from !== undefined; ) {
-      const page: { readonly runs: readonly ChunkRun[]; readonly next?: number } = await client.call('resync-set', {
+      const page: { readonly runs: readonly ChunkRun[]; readonly next?: number } = await client.call('dirty-set', {
         disk,
         from,
+        set,
       });
-      set.push(...page.runs);
+      runs.push(...page.runs);
       from = page.next;
     }
-    sets.push(set);
+    sets.push(runs);
   }
   return sets;
 }
 
-async function withServedDisks<T>(
+/** Opens the disks that a tracker serves, for reading, and closes them whatever happens. */
+export async function withServedDisks<T>(
   session: Session,
   client: ControlClient,
   count: number,

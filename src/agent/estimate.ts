@@ -4,20 +4,33 @@
  * Time follows from what the last transfers measured: reading and sending overlap, so the slower of the two counts. A
  * raw base takes a resync's chunks twice over the line: the old bytes come back to be compared.
  */
-import { type ChunkRun, compareDisk, dataBytes, FrozenDisk, joinRuns } from '../replica/index.ts';
+import { type ChunkRun, compareDisk, dataBytes, FrozenDisk, joinRuns, outstandingLogs } from '../replica/index.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
+import { dirtySet, withServedDisks } from './bring-current.ts';
 import type { TransferRates } from './local-state.ts';
 import { type OwnReplica, readAccess, sessionSignal, withDisks, withOwn, withWorkers } from './open-item.ts';
+import { trackedItem, withTracking } from './tracking.ts';
 import type { ResyncEstimate, Session } from './types.ts';
 
 /** Chunks of each disk that may differ, where that is known. */
 export type DirtyChunks = readonly (readonly ChunkRun[])[];
 
-/** What a resync would send. Reads the disks, changes nothing. */
+/** What a resync would send. Reads what of the disks may differ, also under a tracker; changes nothing. */
 export function estimateResync(session: Session, name: string): Promise<ResyncEstimate> {
-  return withOwn(session, name, (own) =>
-    withDisks(session, own.state, (sources) => estimateFrom(session, own, sources)),
-  );
+  return withOwn(session, name, (own) => {
+    const { root } = own.replica.record;
+    const isBehind = root.baselines.length === 0 || outstandingLogs(root).length > 0;
+    return withTracking(trackedItem(session, own.item, own.state, own.replica.description), async (tracking) => {
+      if (tracking.kind === 'resting') {
+        const { runs } = isBehind ? {} : await tracking.resting.changed();
+        return withDisks(session, own.state, (sources) => estimateFrom(session, own, sources, runs));
+      }
+      const { client } = tracking;
+      const count = root.disks.length;
+      const dirty = isBehind ? undefined : await dirtySet(client, 'changed', count);
+      return withServedDisks(session, client, count, (sources) => estimateFrom(session, own, sources, dirty));
+    });
+  });
 }
 
 /** The same for an item that is open already. Only what is in `dirty`, or in doubt in the replica, is read. */

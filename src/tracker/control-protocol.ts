@@ -43,9 +43,9 @@ export interface ControlCalls {
   readonly 'give-up': { readonly takes: { readonly message: string }; readonly gives: object };
   readonly 'begin-resync': { readonly takes: { readonly heads: readonly string[] }; readonly gives: object };
   readonly 'end-resync': { readonly takes: { readonly heads: readonly string[] }; readonly gives: object };
-  /** A page of the chunks that a begun resync has to look at: runs from chunk `from` on. */
-  readonly 'resync-set': {
-    readonly takes: { readonly disk: number; readonly from: number };
+  /** A page of a set of chunks, as runs from chunk `from` on: what a begun resync has to look at, or all that may differ. */
+  readonly 'dirty-set': {
+    readonly takes: { readonly disk: number; readonly from: number; readonly set: 'closed' | 'changed' };
     readonly gives: { readonly runs: readonly ChunkRun[]; readonly next?: number };
   };
   /** What a disk says of itself, without what a change of it may alter. */

@@ -36,11 +36,11 @@ const HANDLERS: { readonly [Name in ControlName]: Handler<Name> } = {
     await tracker.endResync(readHeads(request));
     return {};
   },
-  'resync-set': (tracker, request) => {
+  'dirty-set': (tracker, request) => {
     const { map } = readDevice(tracker, request);
     const from = request.field('from').integer(0, Number.MAX_SAFE_INTEGER);
     const runs: { from: number; to: number }[] = [];
-    for (const run of map.runs('closed', from)) {
+    for (const run of map.runs(request.field('set').oneOf(['closed', 'changed']), from)) {
       if (runs.length === PAGE_ITEMS) return { runs, next: run.from };
       runs.push(run);
     }

@@ -63,7 +63,7 @@ export class DiskLogs {
   }
 
   /** Creates the log behind the last one; it is not running yet. */
-  async create(contentId: string, previousUniqueId: string = this.tail): Promise<LogWriter> {
+  async create(dataWriteGuid: string, previousUniqueId: string = this.tail): Promise<LogWriter> {
     const folder = dirname(this.#diskPath);
     const name = basename(this.#diskPath);
     const pattern = /^\.(\d{1,15})\.hrl$/;
@@ -72,7 +72,7 @@ export class DiskLogs {
       .map((entry) => Number(pattern.exec(entry.name.slice(name.length))?.[1] ?? 0));
     const number = Math.max(0, ...numbers) + 1;
     const path = join(folder, `${name}.${String(number).padStart(6, '0')}.hrl`);
-    return await LogWriter.create(path, { ports: this.#ports, previousUniqueId, dataWriteGuid: contentId });
+    return await LogWriter.create(path, { ports: this.#ports, previousUniqueId, dataWriteGuid });
   }
 
   /** Puts `next` in place of the running log and returns that, which its caller closes before anyone reads it. */

@@ -314,7 +314,7 @@ export class ItemTracker {
   async #createNext(previous: (disk: number) => string): Promise<readonly LogWriter[]> {
     try {
       return await Promise.all(
-        this.#disks.map(({ logs, device }, i) => logs.create(device.disk.contentId, previous(i))),
+        this.#disks.map(({ logs, device }, i) => logs.create(device.dataWriteGuid, previous(i))),
       );
     } catch (cause) {
       this.noteFailure(this.#disks[0]!, cause);
@@ -345,7 +345,7 @@ export class ItemTracker {
   /** Closes a log that was exchanged. Never rejects: a log that cannot be closed gives way. */
   async #closeLog(disk: ItemDisk, log: LogWriter): Promise<void> {
     try {
-      await log.close({ dataWriteGuid: disk.device.disk.contentId });
+      await log.close({ dataWriteGuid: disk.device.dataWriteGuid });
     } catch (cause) {
       this.noteFailure(disk, cause);
       await log.abandon();
@@ -356,7 +356,7 @@ export class ItemTracker {
     await device.flush();
     const running = logs.exchange(undefined);
     device.useLog(undefined);
-    await running?.close({ dataWriteGuid: device.disk.contentId });
+    await running?.close({ dataWriteGuid: device.dataWriteGuid });
     await device.disk.close();
     await device.map.close();
   }

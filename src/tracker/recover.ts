@@ -217,7 +217,7 @@ async function adoptLogs(logs: DiskLogs, tracking: DiskTracking, ports: Ports): 
 
 async function startLogs(disks: readonly ItemDisk[], opened: { close(): Promise<void> }[]): Promise<void> {
   for (const { logs, device } of disks) {
-    const log = await logs.create(device.disk.contentId);
+    const log = await logs.create(device.dataWriteGuid);
     opened.push({ close: () => log.abandon() });
     logs.exchange(log);
     device.useLog(log);

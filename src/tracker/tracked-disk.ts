@@ -84,6 +84,11 @@ export class TrackedDisk implements BlockDevice {
     this.zeroIsFast = options.disk.info.blockSizeBytes > 0;
   }
 
+  /** What a log says of the content of the disk: the DataWriteGuid of a VHDX; other formats have none. */
+  get dataWriteGuid(): string {
+    return this.disk.info.format === 'vhdx' ? this.disk.contentId : '';
+  }
+
   get log(): LogWriter | undefined {
     return this.#log;
   }
