@@ -202,10 +202,10 @@ export class UndoFile {
     let batch: { readonly header: RecordHeader; readonly start: number }[] = [];
     let at = this.#endBytes;
     while ((await this.#file.read(bytes, at)) === HEADER_BYTES) {
-      const header = decodeHeader(bytes, this.number, this.#blobGranules);
+      const header = this.#decode(bytes);
       if (header === undefined) {
-        await this.#checkTorn(at, batch[0]?.header.batch ?? this.#batch);
-        break;
+        if (await this.#isTorn(at, batch[0]?.header.batch ?? this.#batch)) break;
+        continue;
       }
       if (batch[0] && batch[0].header.batch !== header.batch) {
         // A later batch was begun, so this one is durable.
@@ -227,18 +227,25 @@ export class UndoFile {
 
   /**
    * What ends at `at` is torn if only its batch or the next follows; records of a later batch prove that it was whole
-   * once. To take that for a torn tail would drop what snapshots need.
+   * once. To take that for a torn tail would drop what snapshots need. False: a writer has just made it whole.
    */
-  async #checkTorn(at: number, batch: number): Promise<void> {
+  async #isTorn(at: number, batch: number): Promise<boolean> {
     const bytes = Buffer.alloc(HEADER_BYTES);
     for (let next = at + HEADER_BYTES; (await this.#file.read(bytes, next)) === HEADER_BYTES; next += HEADER_BYTES) {
-      const header = decodeHeader(bytes, this.number, this.#blobGranules);
+      const header = this.#decode(bytes);
       if (header === undefined || header.batch < batch + 2) continue;
+      // Looked at once more: it may be newer than the first look.
+      if ((await this.#file.read(bytes, at)) === HEADER_BYTES && this.#decode(bytes)) return false;
       throw new BlockferryError('STORE_REFUSED', `${this.#file.path}: the record at offset ${at} is damaged`, {
         facts: { source: this.#file.path, offset: at, rule: 'records before the last batch are whole' },
         hint: 'restore this file from a backup of the folder, or delete the recovery points that need it',
       });
     }
+    return true;
+  }
+
+  #decode(header: Buffer): RecordHeader | undefined {
+    return decodeHeader(header, this.number, this.#blobGranules);
   }
 
   async #isWhole(header: RecordHeader, start: number): Promise<boolean> {

@@ -113,6 +113,29 @@ describe('an undo file', () => {
     }
   });
 
+  it('is read while another handle appends to it, however fast', async () => {
+    for (const batches of [1, 2, 5]) {
+      const { files, bytes } = await twoBatches();
+      const writer = await opened(files);
+      const file = await files.open(PATH, 'read');
+      let appended = false;
+      // The first look at the end finds a hole, before a record that was written sooner; by the second the writer has gone on.
+      const slow = Object.assign(Object.create(file) as typeof file, {
+        read: async (into: Uint8Array, position: number): Promise<number> => {
+          if (position !== bytes.byteLength || appended) return await file.read(into, position);
+          appended = true;
+          for (let i = 0; i < batches; i += 1) await writer.append(old(60 + i, 0x50 + i));
+          into.fill(0);
+          return into.byteLength;
+        },
+      });
+      const reader = await UndoFile.open(slow, 7, BLOB);
+      expect(appended).toBe(true);
+      await reader.refresh();
+      expect(await firstByte(reader, 59 + batches)).toBe(0x4f + batches);
+    }
+  });
+
   it('with a record that reaches outside the blob is refused', async () => {
     const { bytes } = await twoBatches();
     const record = bytes.subarray(4096, 8192);
