@@ -84,13 +84,15 @@ async function recover(
   const trouble = found.find((one) => one.trouble)?.trouble;
   const reason = trouble ? { ...trouble, sinceMs: ports.clock.nowMs() } : state.reason;
   const mode: TrackingMode = trouble ? 'resync-required' : state.mode;
+  const nextIds = state.disks.map(({ nextContentId }) => nextContentId ?? randomGuid(ports.random.bytes(16)));
+  if (!trouble) await saveTrackingState(directory, startingState(state, nextIds), ports.files);
   let tracker: ItemTracker | undefined;
   const disks: ItemDisk[] = [];
   for (const [i, source] of item.disks.entries()) {
     const { map, logs } = found[i]!;
     const disk = await openDiskForWriting(source.path, { ports, format: source.format });
     opened.push(disk);
-    await disk.renewContentId();
+    await disk.renewContentId(nextIds[i]!);
     const device = new TrackedDisk({
       name: source.id,
       disk,
@@ -152,14 +154,15 @@ async function inspect(
 export async function offlineEdit(
   source: TrackedSource,
   { clean }: TrackingState,
-  { stamp, contentId }: DiskTracking,
+  { stamp, contentId, nextContentId }: DiskTracking,
   ports: Ports,
 ): Promise<Found['trouble']> {
   const disk = await openDisk(source.path, { ports, format: source.format });
   try {
     const now = Buffer.from(await sourceStamp([disk])).toString('hex');
     // After a crash only a VHDX tells who wrote it last.
-    const isSame = clean && stamp !== '' ? now === stamp : contentId === '' || disk.contentId === contentId;
+    const isOurs = contentId === '' || disk.contentId === contentId || disk.contentId === nextContentId;
+    const isSame = clean && stamp !== '' ? now === stamp : isOurs;
     if (isSame) return undefined;
     return { code: 'EDITED_OFFLINE', message: `${source.path} was changed while nobody tracked it` };
   } finally {
@@ -222,6 +225,15 @@ async function startLogs(disks: readonly ItemDisk[], opened: { close(): Promise<
     logs.exchange(log);
     device.useLog(log);
   }
+}
+
+/**
+ * Before the start changes a disk: if it ends in between, the next one finds no stranger's edit. Who finds trouble leaves
+ * the state as it is, so the next start finds it too.
+ */
+function startingState(state: TrackingState, nextIds: readonly string[]): TrackingState {
+  const disks = state.disks.map((disk, i) => ({ ...disk, nextContentId: nextIds[i]! }));
+  return { ...state, clean: false, disks };
 }
 
 function runningState(mode: TrackingMode, reason: ResyncReason | undefined, disks: readonly ItemDisk[]): TrackingState {

@@ -51,6 +51,8 @@ export interface DiskTracking {
   readonly logs: readonly NamedLog[];
   /** DataWriteGuid of a VHDX as tracking left it; '' for others. */
   readonly contentId: string;
+  /** DataWriteGuid that it may have instead: a tracker was about to start, which changes it. */
+  readonly nextContentId?: string;
   /** What the files said of themselves when tracking ended; '' while it runs. */
   readonly stamp: string;
 }
@@ -115,6 +117,7 @@ function readReason(json: JsonReader): ResyncReason {
 }
 
 function readDisk(json: JsonReader): DiskTracking {
+  const nextContentId = json.optional('nextContentId');
   return {
     head: readGuid(json.field('head')),
     logs: json
@@ -122,6 +125,7 @@ function readDisk(json: JsonReader): DiskTracking {
       .list(TRACKED_LOGS_MAX)
       .map((log) => ({ path: log.field('path').string(4096), uniqueId: readGuid(log.field('uniqueId')) })),
     contentId: json.field('contentId').string(64),
+    ...(nextContentId ? { nextContentId: readGuid(nextContentId) } : {}),
     stamp: json.field('stamp').string(256),
   };
 }

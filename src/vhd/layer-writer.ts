@@ -13,8 +13,8 @@ export interface LayerWriter {
   readonly contentId: string;
   /** Whether a flush has more to do than to sync the file. */
   readonly hasPending: boolean;
-  /** Called once before the first `write` or `zero`. */
-  beforeFirstChange(): Promise<void>;
+  /** Called once before the first `write` or `zero`. Where there is a contentId it becomes this one, by default a new one. */
+  beforeFirstChange(contentId?: string): Promise<void>;
   /** Writes whole sectors inside the disk, at least one. */
   write(bytes: Uint8Array, offset: number): Promise<void>;
   /** Makes whole sectors inside the disk zeros. */

@@ -43,9 +43,9 @@ export class LockedDisk implements WritableDisk {
     return this.#writer.contentId;
   }
 
-  async renewContentId(): Promise<void> {
+  async renewContentId(next: string): Promise<void> {
     this.#assertOpen();
-    await this.#change(async () => {});
+    await this.#change(async () => {}, next);
   }
 
   async *extents(offset: number, lengthBytes: number): AsyncGenerator<Extent> {
@@ -118,11 +118,11 @@ export class LockedDisk implements WritableDisk {
     });
   }
 
-  /** A step that may change tables. */
-  #change(step: () => Promise<void>): Promise<void> {
+  /** A step that may change tables; the first one changes contentId. */
+  #change(step: () => Promise<void>, contentId?: string): Promise<void> {
     return this.#lock.alone(() =>
       this.#guard(async () => {
-        if (!this.#hasChanged) await this.#writer.beforeFirstChange();
+        if (!this.#hasChanged) await this.#writer.beforeFirstChange(contentId);
         this.#hasChanged = true;
         await step();
       }),

@@ -77,8 +77,8 @@ class VhdxEditor implements LayerWriter {
     return this.#session.structure.bytes.staged.count > 0;
   }
 
-  beforeFirstChange(): Promise<void> {
-    return this.#session.changeDataWriteGuid();
+  beforeFirstChange(contentId?: string): Promise<void> {
+    return this.#session.changeDataWriteGuid(contentId);
   }
 
   async write(bytes: Uint8Array, offset: number): Promise<void> {

@@ -89,8 +89,8 @@ export class VhdxSession {
   }
 
   /** Before the first change that the guest can see. */
-  async changeDataWriteGuid(): Promise<void> {
-    await this.#headers.update({ dataWriteGuid: newGuid(this.#random) });
+  async changeDataWriteGuid(next: string = newGuid(this.#random)): Promise<void> {
+    await this.#headers.update({ dataWriteGuid: next });
   }
 
   /** Makes the file longer by `lengthBytes` of zeros, whole MiB; where they begin. */

@@ -97,11 +97,11 @@ export interface WritableDisk extends VirtualDisk {
   /** Changes with the first write, where the format has such an id (VHDX). */
   readonly contentId: string;
   /**
-   * Changes contentId now, durably, where the first write would: so that it is known before anything is written. Does
-   * nothing behind that write, and when repeated.
+   * Changes contentId now, durably, where the first write would, and to this GUID: so that it is known before anything is
+   * written. Does nothing behind that write, when repeated, and where the format has no such id.
    * @throws OUTPUT_FAILED
    */
-  renewContentId(): Promise<void>;
+  renewContentId(next: string): Promise<void>;
   /**
    * Writes whole logical sectors. `bytes` stay as they are until it returns.
    * @throws {RangeError} for parts of sectors, and outside the disk

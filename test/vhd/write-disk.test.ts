@@ -36,6 +36,8 @@ function header(ports: TestPorts, path: string): { file: string; data: string; l
 }
 
 const NO_GUID = '0'.repeat(32);
+const NEXT = '01234567-89AB-4CDE-8F01-23456789ABCD';
+const ANOTHER = '11234567-89AB-4CDE-8F01-23456789ABCD';
 
 describe('any disk', () => {
   test.for([
@@ -61,7 +63,7 @@ describe('any disk', () => {
     const bytes = Buffer.from(ports.files.get('/a.vhd')!);
     const disk = await openDiskForWriting('/a.vhd', { ports });
     const { contentId } = disk;
-    await disk.renewContentId();
+    await disk.renewContentId(NEXT);
     expect(disk.contentId).toBe(contentId);
     await disk.close();
     expectSame(Buffer.from(ports.files.get('/a.vhd')!), bytes);
@@ -150,17 +152,18 @@ describe('a VHDX', () => {
     await makeVhdx(ports, '/a.vhdx');
     const before = header(ports, '/a.vhdx');
     const disk = await openDiskForWriting('/a.vhdx', { ports });
-    await disk.renewContentId();
+    await disk.renewContentId(NEXT);
     const renewed = header(ports, '/a.vhdx');
     expect(renewed.data).not.toBe(before.data);
     const { contentId } = disk;
-    await disk.renewContentId();
+    expect(contentId).toBe(NEXT);
+    await disk.renewContentId(ANOTHER);
     await disk.write(Buffer.alloc(512, 1), 0);
     await disk.zero(512, 512);
     expect(disk.contentId).toBe(contentId);
     await disk.close();
     expect(header(ports, '/a.vhdx').data).toBe(renewed.data);
-    await expect(disk.renewContentId()).rejects.toMatchObject({ code: 'OUTPUT_FAILED' });
+    await expect(disk.renewContentId(NEXT)).rejects.toMatchObject({ code: 'OUTPUT_FAILED' });
     const again = await openDisk('/a.vhdx', { ports });
     expect(again.contentId).toBe(contentId);
     await again.close();
@@ -172,7 +175,7 @@ describe('a VHDX', () => {
     const disk = await openDiskForWriting('/a.vhdx', { ports });
     await disk.write(Buffer.alloc(512, 1), 0);
     const { contentId } = disk;
-    await disk.renewContentId();
+    await disk.renewContentId(NEXT);
     expect(disk.contentId).toBe(contentId);
     await disk.close();
   });
