@@ -90,6 +90,24 @@ describe('a client that never reads its answers', () => {
   });
 });
 
+describe('writes whose data alone reaches a bound', () => {
+  test.for([
+    [1, 32 * MIB],
+    [8, 32 * MIB],
+    [12, 8 * MIB],
+  ] as const)('go through, on %i connections with %i bytes each', async ([count, lengthBytes]) => {
+    const { device, open } = await startNbdLab([new MemoryDevice({ sizeBytes: 32 * MIB })]);
+    const clients = await Promise.all(Array.from({ length: count }, () => open()));
+    const request = requestBytes({ type: CMD.write, data: Buffer.alloc(lengthBytes, 7) });
+    // All have begun before any can end.
+    for (const client of clients) client.send(request.subarray(0, -1));
+    await settled(() => clients.reduce((sum, { socket }) => sum + socket.writableLength, 0));
+    for (const client of clients) client.send(request.subarray(-1));
+    for (const client of clients) expect((await client.reply()).error).toBe(0);
+    expect(request.subarray(-lengthBytes).equals(device.content.subarray(0, lengthBytes))).toBe(true);
+  });
+});
+
 describe('requests that do not end', () => {
   it('are taken until they hold 32 MiB, without data too', async () => {
     const { device, open } = await startNbdLab();

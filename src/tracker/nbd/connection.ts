@@ -3,8 +3,8 @@
  *
  *     handshake ─▶ transmission ─▶ ending: the last answers are written, then the socket is closed
  *
- * The socket is read only while there is memory for what it brings; a client that does not read its answers is not read
- * either. A client that breaks the protocol is dropped at once. One that goes away takes nothing with it: what it asked
+ * The socket is read only while there is memory for what it brings, or for the rest of a write that already has its
+ * memory; a client that does not read its answers is not read either. A client that breaks the protocol is dropped at once. One that goes away takes nothing with it: what it asked
  * for ends, and `closed` resolves behind that.
  */
 import type { Socket } from 'node:net';
@@ -154,7 +154,7 @@ export class Connection {
     const [reader, transmission] = [this.#reader!, this.#transmission!];
     try {
       while (this.#state === 'open') {
-        if (this.#memory.isFull) {
+        if (this.#memory.isFull && !reader.isCollecting) {
           this.#socket.pause();
           this.#memory.wait();
           return;

@@ -43,6 +43,11 @@ export class RequestReader {
     return this.#collecting !== undefined || this.#headerBytes > 0 || this.#skipBytes > 0;
   }
 
+  /** Whether a WRITE waits for its data. It holds all the memory that it needs, so reading on takes no more. */
+  get isCollecting(): boolean {
+    return this.#collecting !== undefined;
+  }
+
   /** The piece is the reader's from now on. Only when `next` has given all of the last one. */
   push(piece: Buffer): void {
     this.#piece = piece;
