@@ -11,8 +11,8 @@ import type { DirectoryEntry, FileStamp, FileSystem, RandomAccessFile, WriteOpti
 
 const OPEN_FLAGS = { read: 'r', modify: 'r+', create: 'wx+' } as const;
 
-/** Names of temporary files end in this; what a crash leaves behind is removed by whoever owns the directory. */
-export const TEMPORARY_SUFFIX = '.tmp';
+const TEMPORARY_SUFFIX = '.tmp';
+const TEMPORARY = /\.(\d+)-\d+\.tmp$/;
 
 class NodeFile implements RandomAccessFile {
   readonly path: string;
@@ -82,6 +82,12 @@ let temporaryCounter = 0;
 function temporaryName(path: string): string {
   temporaryCounter += 1;
   return `${path}.${process.pid}-${temporaryCounter}${TEMPORARY_SUFFIX}`;
+}
+
+/** The process that made the temporary file of this name; undefined if it is none. */
+export function temporaryOwner(name: string): number | undefined {
+  const match = TEMPORARY.exec(name);
+  return match ? Number(match[1]) : undefined;
 }
 
 async function syncDirectory(path: string): Promise<void> {

@@ -11,6 +11,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { BlockferryError } from '../errors.ts';
 import type { FileSystem, ProcessLock } from '../ports.ts';
+import { temporaryOwner } from './node-files.ts';
 
 const NAME = /^lock-(\d+)$/;
 const HOLDER_BYTES_MAX = 4096;
@@ -32,14 +33,19 @@ function startTime(processId: number): string {
   }
 }
 
+function isRunning(processId: number): boolean {
+  try {
+    process.kill(processId, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
+  }
+  return true;
+}
+
 function isAlive(holder: Holder): boolean {
   // A holder on another machine cannot be looked at; take it for alive.
   if (holder.host !== hostname()) return true;
-  try {
-    process.kill(holder.processId, 0);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
-  }
+  if (!isRunning(holder.processId)) return false;
   return holder.started === startTime(holder.processId);
 }
 
@@ -55,7 +61,15 @@ function parseHolder(bytes: Uint8Array | undefined): Holder | undefined {
   }
 }
 
-/** Takes the lock of `directory`, which must exist. @throws ITEM_LOCKED if a living process holds it. */
+/** Removes what processes that ended were writing in `directory`. Those that run may write there without its lock. */
+async function removeTemporaries(directory: string, files: FileSystem): Promise<void> {
+  for (const { name } of await files.list(directory)) {
+    const owner = temporaryOwner(name);
+    if (owner !== undefined && !isRunning(owner)) await files.remove(join(directory, name));
+  }
+}
+
+/** Takes the lock of `directory`, which must exist, and removes what killed processes left half written there. @throws ITEM_LOCKED if a living process holds it. */
 export async function lockDirectory(directory: string, what: string, files: FileSystem): Promise<ProcessLock> {
   const own: Holder = { host: hostname(), processId: process.pid, started: startTime(process.pid) };
   const ownBytes = Buffer.from(JSON.stringify(own));
@@ -81,6 +95,7 @@ export async function lockDirectory(directory: string, what: string, files: File
       continue;
     }
     for (const n of numbers) await files.remove(join(directory, `lock-${n}`));
+    await removeTemporaries(directory, files);
     return { release: () => files.replace(path, new Uint8Array(0)) };
   }
 }

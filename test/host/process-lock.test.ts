@@ -39,6 +39,17 @@ describe('a process lock', () => {
     expect(await readdir(directory)).toEqual(['lock-4']);
   });
 
+  it('removes what killed processes were writing, and leaves what others write', async () => {
+    const child = spawn(process.execPath, ['-e', '']);
+    await new Promise((resolve) => child.once('exit', resolve));
+    const kept = [`state.json.${process.pid}-1.tmp`, 'notes.tmp'];
+    for (const name of [`state.json.${child.pid}-1.tmp`, `anchor.json.${child.pid}-27.tmp`, ...kept]) {
+      await writeFile(join(directory, name), '');
+    }
+    await (await take()).release();
+    expect(await readdir(directory)).toEqual(['lock-1', ...kept].sort());
+  });
+
   it('of a process whose id was given to another one is taken over', async () => {
     await plant(1, { host: hostname(), processId: process.pid, started: 'long ago' });
     await (await take()).release();
