@@ -15,8 +15,10 @@ import { FrozenDisk, type ReadAccess } from './frozen-disk.ts';
 import { clearChunks, type LiveDisk } from './live-disk.ts';
 import type { LogMerge, LogStep } from './log-merge.ts';
 import type { Replica } from './replica.ts';
-import { BATCHES_AHEAD } from './restore.ts';
 import type { Baseline, SuspectRange } from './root.ts';
+
+/** Batches that wait for the store beyond those in the workers' hands; each has twice the memory of a sync's. */
+const BATCHES_AHEAD = 3;
 
 export interface FoldSetup {
   readonly replica: Replica;
@@ -72,7 +74,7 @@ export class LogFold {
     this.#strides = disks.map((disk) => new BaseLayout(disk).strideBytes);
     // One half for what the base has, one for what is new and then for what is to be written.
     const bufferBytes = 2 * Math.max(...disks.map(({ chunkBytes }) => batchBufferBytes(chunkBytes)));
-    this.#buffers = new BufferPool(bufferBytes, pool.threads * 2 + BATCHES_AHEAD);
+    this.#buffers = new BufferPool(bufferBytes, pool.threads + BATCHES_AHEAD);
   }
 
   /** Runs to the end of the logs; all is then acknowledged by the store and stands in the trees. */

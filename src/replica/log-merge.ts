@@ -16,7 +16,7 @@ import { type LogAccess, readShippedLog } from './shipped-log.ts';
 export const LOGS_PER_ROUND = 16;
 /** Read ahead of one log, and of all logs of a round together. */
 const AHEAD_BYTES: number = 16 * MIB;
-const ROUND_AHEAD_BYTES: number = 64 * MIB;
+const ROUND_AHEAD_BYTES: number = 16 * MIB;
 
 /** Shipped logs, oldest first, as one. */
 export function mergeLogs(replica: Replica, logs: readonly ShippedLog[], access: LogAccess): LogMerge {
