@@ -1,5 +1,5 @@
 /** `status [NAME]`: how the items of this home are. */
-import { type ItemStatus, status } from '../index.ts';
+import { type ItemStatus, status, type TrackerStatus } from '../index.ts';
 import type { AddCommand } from './context.ts';
 import { EXIT } from './exit-codes.ts';
 import { formatBytes, formatDuration, formatTime } from './format.ts';
@@ -42,10 +42,18 @@ function statusLines(item: ItemStatus): string[] {
   if (item.syncProgress !== undefined) {
     lines.push(`  unfinished:   a sync, ${Math.floor(item.syncProgress * 100)} % done; resync goes on with it`);
   }
+  if (item.tracking !== undefined) lines.push(...trackingLines(item.tracking));
   for (const { disk, path, virtualSizeBytes } of item.disks) {
     lines.push(
       `  ${disk}:           ${path ?? 'unknown path'}, ${virtualSizeBytes === undefined ? 'unknown size' : formatBytes(virtualSizeBytes)}`,
     );
   }
   return lines;
+}
+
+/** The tracker that runs: what its logs take, and when they will give way. */
+function trackingLines({ mode, disks, logBytesPerSecond, halfFullInMs }: TrackerStatus): string[] {
+  const bytes = disks.reduce((sum, { logBytes }) => sum + logBytes, 0);
+  const forecast = halfFullInMs === undefined ? '' : `, half of a disk in ${formatDuration(halfFullInMs)}`;
+  return [`  tracking:     ${mode}, logs ${formatBytes(bytes)}, ${formatBytes(logBytesPerSecond)}/s${forecast}`];
 }
