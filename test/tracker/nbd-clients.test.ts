@@ -7,7 +7,9 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { Dice } from '../support/dice.ts';
+import { fio } from '../support/fio.ts';
 import { type DeviceCall, MemoryDevice, UNIT_BYTES } from '../support/memory-device.ts';
+import { startNbdkitLog } from '../support/nbdkit.ts';
 import { missingTool } from '../support/tools.ts';
 import { type NbdLab, newFolder, startNbdLab } from './nbd-lab.ts';
 
@@ -160,26 +162,10 @@ describe.skipIf(missingTool('fio') !== undefined)('fio', () => {
   test('finds each of its random writes again, of any size, sixteen at a time', async () => {
     const { device, uri, events } = await startNbdLab([new MemoryDevice({ sizeBytes: 32 * MIB })]);
     const calls = recorded(device);
-    const job = {
-      name: 'verify',
-      ioengine: 'nbd',
-      uri,
-      rw: 'randwrite',
-      bsrange: '512-65536',
-      blockalign: '512',
-      size: '32m',
-      iodepth: '16',
-      verify: 'crc32c',
-      verify_fatal: '1',
-      fsync: '64',
-      randseed: '4242',
-    };
-    const cwd = await newFolder();
-    const { stdout } = await run(
-      'fio',
-      Object.entries(job).map(([key, value]) => `--${key}=${value}`),
-      { cwd },
-    );
+    const stdout = await fio(uri, await newFolder(), {
+      ...{ rw: 'randwrite', bsrange: '512-65536', blockalign: '512', size: '32m', iodepth: '16' },
+      ...{ verify: 'crc32c', verify_fatal: '1', fsync: '64', randseed: '4242' },
+    });
     expect(stdout).toMatch(/err= 0/);
     expect(calls.filter(({ name }) => name === 'write').length).toBeGreaterThan(500);
     expect(calls.filter(({ name }) => name === 'flush').length).toBeGreaterThan(5);
@@ -250,16 +236,7 @@ describe.skipIf(missingTool('nbdkit') !== undefined || missingTool('qemu-io') !=
   test('in front of the server logs the very changes that reach the disk', async () => {
     const { device, address } = await startNbdLab([new MemoryDevice({ sizeBytes: 4 * MIB })]);
     const calls = recorded(device);
-    const folder = await newFolder();
-    const [socket, log] = [join(folder, 's'), join(folder, 'log')];
-    const args = ['-f', '-U', socket, '--filter=log', 'nbd', `socket=${address.path}`, `logfile=${log}`];
-    const child = spawn('nbdkit', args, { stdio: 'inherit' });
-    const ended = once(child, 'exit');
-    onTestFinished(async () => {
-      child.kill('SIGTERM');
-      await ended;
-    });
-    await vi.waitFor(() => expect(existsSync(socket)).toBe(true), { timeout: 10_000 });
+    const nbdkit = await startNbdkitLog(address.path, await newFolder());
     const dice = new Dice(6);
     const commands = Array.from({ length: 200 }, () => {
       const lengthBytes = 512 * dice.between(1, 200);
@@ -271,20 +248,9 @@ describe.skipIf(missingTool('nbdkit') !== undefined || missingTool('qemu-io') !=
       );
     });
     const clientArgs = ['-t', 'writeback', '-f', 'raw', ...commands.flatMap((command) => ['-c', command])];
-    await run('qemu-io', [...clientArgs, `nbd+unix:///?socket=${socket}`]);
-    const logged = (await readFile(log, 'utf8')).split('\n').flatMap(loggedCall);
+    await run('qemu-io', [...clientArgs, nbdkit.uri]);
+    const logged = (await nbdkit.calls()).map(({ came, answered, ...call }) => call);
     expect(logged.length).toBeGreaterThan(150);
     expect(calls).toEqual(logged);
   });
 });
-
-/** One line of nbdkit's log as the call that the device should get. */
-function loggedCall(line: string): readonly DeviceCall[] {
-  const [, name, rest] = / (Write|Zero|Trim|Flush) id=\d+ (.*)\.\.\.$/.exec(line) ?? [];
-  if (name === undefined) return [];
-  if (name === 'Flush') return [{ name: 'flush', offset: 0, lengthBytes: 0 }];
-  const field = (key: string): number => Number(new RegExp(`${key}=(\\S+)`).exec(rest!)?.[1]);
-  const [offset, lengthBytes, fua] = [field('offset'), field('count'), field('fua') === 1];
-  if (name === 'Write') return [{ name: 'write', offset, lengthBytes, fua }];
-  return [{ name: 'zero', offset, lengthBytes, unmap: name === 'Trim' || field('trim') === 1, fua }];
-}
