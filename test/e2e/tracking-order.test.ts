@@ -181,20 +181,18 @@ describe.skipIf(missing !== undefined)('a change log cut at a flush', () => {
   });
 });
 
-/** Why this machine cannot mount what nbdfuse serves, which it prints. What can be tested without it is tested above. */
-function withoutMounts(): string | undefined {
-  const tool = missingTool('nbdfuse') ?? missingTool('unshare');
-  if (tool !== undefined) return tool;
+/** Whether this machine can mount what nbdfuse serves; says so where it cannot. What needs no mount is tested above. */
+function canMount(): boolean {
+  if ((missing ?? missingTool('nbdfuse') ?? missingTool('unshare')) !== undefined) return false;
   for (const device of ['/dev/fuse', '/dev/loop-control']) {
     try {
       closeSync(openSync(device, 'r+'));
     } catch (error) {
-      const reason = `${device} cannot be opened: ${(error as Error).message}`;
-      console.warn(`skipped: ${reason}`);
-      return reason;
+      console.warn(`nothing is mounted: ${device} cannot be opened: ${(error as Error).message}`);
+      return false;
     }
   }
-  return undefined;
+  return true;
 }
 
 /** Runs in a namespace of its own: whatever happens, nothing stays mounted. */
@@ -219,8 +217,8 @@ umount fuse
 wait
 `;
 
-describe.skipIf(missing !== undefined || withoutMounts() !== undefined)('a change log of a mounted ext4', () => {
-  test('leaves an ext4 wherever it is cut', async () => {
+if (canMount()) {
+  test('a change log of a mounted ext4 leaves an ext4 wherever it is cut', async () => {
     const { item, image } = await trackExt4('vhdx');
     const nbdkit = await startNbdkitLog(item.socket, item.directory);
     const namespace = ['--mount', '--pid', '--fork', '--kill-child'];
@@ -247,4 +245,4 @@ describe.skipIf(missing !== undefined || withoutMounts() !== undefined)('a chang
     expect((await runCli(['hrl', 'replay', (await item.logs())[0]!, '--onto', copy])).code).toBe(0);
     expect((await readFile(copy)).equals(rebuilt.disk)).toBe(true);
   });
-});
+}

@@ -93,9 +93,10 @@ describe('what the logs hold', () => {
       );
       await Promise.all(
         Array.from({ length: 30 }, (_, n) => {
-          // Also such as begin and end inside a sector.
-          const offset = dice.below(64 * 1024);
-          const lengthBytes = dice.between(1, 5000);
+          // Whole sectors, and such as begin and end inside of one.
+          const unitBytes = dice.pick([512, 1]);
+          const offset = unitBytes * dice.below((64 * 1024) / unitBytes);
+          const lengthBytes = unitBytes * dice.between(1, Math.floor(5120 / unitBytes));
           const device = tracker.devices[0]!;
           if (dice.oneIn(5)) return device.zero(offset, lengthBytes, { unmap: false, fua: false });
           return device.write(Buffer.alloc(lengthBytes, n + 1), offset, dice.oneIn(6));
