@@ -11,6 +11,7 @@ const ELSEWHERE: readonly FailpointName[] = [
   ...(['restore.after-data', 'restore.after-logs', 'restore.after-rename', 'key.after-keyring'] as const),
   ...(['ship.after-part', 'ship.after-upload'] as const),
   ...(['apply.after-intent', 'apply.after-slots', 'apply.after-pages', 'apply.after-snapshots'] as const),
+  ...(['track.before-barrier', 'track.after-barrier', 'ship.before-acknowledge'] as const),
   ...(['hrl.after-create', 'hrl.after-block', 'hrl.after-sync', 'hrl.after-data', 'hrl.after-close'] as const),
 ];
 /** Reached by the first protect only. */
