@@ -7,7 +7,7 @@
  * - Does logging go on, and was nothing read again but the chunks that were active?
  * - Is the next recovery point exactly the disks, is each one that came about meanwhile what they held at one moment, and
  *   are earlier ones what they were (one is looked at now and then)?
- * - Does nothing pile up beside the disks, in the item's directory and in the store?
+ * - Does nothing pile up beside the disks and in the item's directory? (The store: `checkStore`.)
  */
 import { createHash } from 'node:crypto';
 import { mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
@@ -338,7 +338,7 @@ export class TrackedLineage {
     return contents;
   }
 
-  /** Beside the disks only the running logs; in the item's directory nothing temporary; in the store only named logs. */
+  /** Beside the disks there are only the running logs, in the item's directory is nothing temporary. */
   async #checkLeftovers(): Promise<void> {
     const logs = (await readdir(this.directory)).filter((name) => name.endsWith('.hrl'));
     if (logs.length !== SIZES.length) throw new Error(`logs beside the disks: ${logs.join(', ')}`);
