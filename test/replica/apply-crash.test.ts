@@ -4,13 +4,13 @@
  * take away what makes it so, and must then be caught with a broken replica.
  */
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { resync } from '../../src/agent/index.ts';
+import { apply, resync } from '../../src/agent/index.ts';
 import { type Baseline, encodeRoot, ROOT_KEY, type Root, rootHash } from '../../src/replica/index.ts';
 import { LOGS_PER_ROUND } from '../../src/replica/log-merge.ts';
 import { noise, prose } from '../chunker/support.ts';
 import { ApplyLab, type GuestWrite } from '../support/apply-lab.ts';
 import { everyFault, fails, metBy } from '../support/every-fault.ts';
-import { CHUNK } from '../support/replica-lab.ts';
+import { CHUNK, STORE_URL } from '../support/replica-lab.ts';
 
 vi.mock('../../src/workers/pool.ts', async () => ({
   WorkerPool: (await import('../support/in-process-pool.ts')).InProcessPool,
@@ -168,6 +168,27 @@ describe('a point on an older baseline', () => {
     await item.check();
     await item.apply();
     await item.checkApplied();
+  });
+});
+
+describe('an apply of another machine', () => {
+  it('that has the store and the key, and nothing else, finishes an interrupted one', async () => {
+    for (const layout of ['sealed', 'raw'] as const) {
+      const item = await shipped(layout);
+      item.lab.arm({ name: 'apply.after-pages', hit: 2 });
+      expect(await fails(item.apply())).toBe(true);
+      item.lab.arm();
+      const { home } = item.session;
+      const session = { ...item.session, home: `${home}-elsewhere` };
+      const keys = [{ type: 'key-file', path: `${home}/items/web/web.key` }] as const;
+      const report = await apply(session, { name: 'web', url: STORE_URL, keys });
+      expect(report).toMatchObject({ item: 'web', appliedLogs: 2 });
+      await item.checkApplied();
+      // The machine that protects the item takes the newer root, and goes on from it.
+      await item.ship([data(0, 512, 1024, 20)]);
+      await item.apply();
+      await item.checkApplied();
+    }
   });
 });
 
