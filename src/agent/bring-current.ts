@@ -39,7 +39,8 @@ export async function bringCurrent(
   request: CopyRequest,
 ): Promise<SyncReport> {
   const applied = await applyOutstanding(session, own);
-  const current = applied === 'failed' ? own : await reopen(session, own);
+  // An apply that failed may have committed what it was about to do.
+  const current = await reopen(session, own);
   // Dirty chunks are what differs from base and all logs: with a log missing in the base they are not all.
   const isWhole = applied === 'done' && outstandingLogs(current.replica.record.root).length === 0;
   const usesRuns = isWhole && !request.full && request.phase === 'resync';

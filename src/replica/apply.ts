@@ -5,7 +5,7 @@
  * Commit order: a root that names every chunk the logs touch as suspect; slots; manifest pages; snapshots; the root with
  * the baseline. Points stand on snapshots, which none of this changes, so all of them can be restored at any instant.
  * Interrupted anywhere, a later apply lays the same logs over the same baseline once more and writes every suspect
- * again; a sync that comes first does so from its source.
+ * again; a sync that comes first does so from its source. Logs may be shipped all the while, from anywhere.
  */
 import { BlockferryError } from '../errors.ts';
 import type { Ports } from '../ports.ts';
@@ -19,6 +19,7 @@ import { flushLiveDisks, freezeLiveDisks, type LiveDisk, openLiveDisk } from './
 import { LOGS_PER_ROUND, mergeLogs } from './log-merge.ts';
 import {
   type Baseline,
+  type DiskHead,
   isProcessed,
   outstandingLogs,
   type RecoveryPoint,
@@ -26,6 +27,7 @@ import {
   type ShippedLog,
   SUSPECT_RANGES_MAX,
   type SuspectRange,
+  sameTables,
 } from './root.ts';
 import { readShippedLog } from './shipped-log.ts';
 import { TouchedChunks } from './touched-chunks.ts';
@@ -68,36 +70,47 @@ export interface ApplyResult {
  * @throws RESYNC_REQUIRED while a sync is unfinished; REPLICA_LOG, REPLICA_SLOT, REPLICA_MANIFEST for what does not verify
  */
 export async function apply(setup: ApplySetup): Promise<ApplyResult> {
-  const { committer, session, ports, signal } = setup;
-  const { replica } = committer;
+  const { committer, signal } = setup;
   checkSettled(committer.root);
   const totals = { appliedLogs: 0, chunksWritten: 0, fetchedBytes: 0, sentBytes: 0 };
   if (outstandingLogs(committer.root).length > 0) {
-    const live: LiveDisk[] = [];
-    for (let disk = 0; disk < replica.description.disks.length; disk += 1) {
-      live.push(await openLiveDisk(replica, disk, session, ports));
-    }
-    await collectSnapshots(committer.root, live);
-    const totalBytes = outstandingLogs(committer.root).reduce((sum, { dataBytes }) => sum + dataBytes, 0);
+    const live = await takeOver(setup);
+    const totalBytes = sum(outstandingLogs(committer.root), 'dataBytes');
     let doneBytes = 0;
     for (let logs = nextRound(committer.root); logs.length > 0; logs = nextRound(committer.root)) {
       const counts = await applyRound(setup, live, logs, (disk, dataBytes, { fetchedBytes, sentBytes }) => {
         const transferredBytes = totals.fetchedBytes + totals.sentBytes + fetchedBytes + sentBytes;
         setup.onProgress?.({ disk: `d${disk}`, doneBytes: doneBytes + dataBytes, totalBytes, transferredBytes });
       });
-      doneBytes += logs.reduce((sum, { dataBytes }) => sum + dataBytes, 0);
+      doneBytes += sum(logs, 'dataBytes');
       totals.appliedLogs += logs.length;
       totals.chunksWritten += counts.chunksWritten + counts.chunksCleared;
       // Each log is read twice.
-      totals.fetchedBytes += counts.fetchedBytes + 2 * logs.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+      totals.fetchedBytes += counts.fetchedBytes + 2 * sum(logs, 'sizeBytes');
       totals.sentBytes += counts.sentBytes;
       await collectSnapshots(committer.root, live);
     }
   }
-  const { root } = committer;
+  const { root, replica } = committer;
   await collectLogs(root, replica.store, { signal });
   const point = root.points.findLast((each) => isProcessed(root, each));
   return { root, ...totals, ...(point ? { point } : {}) };
+}
+
+/** Opens all disks for writing, then looks whether the root is still one of these bases: until then others may write. */
+async function takeOver({ committer, session, ports, signal }: ApplySetup): Promise<readonly LiveDisk[]> {
+  const { replica, root } = committer;
+  const live: LiveDisk[] = [];
+  for (let disk = 0; disk < replica.description.disks.length; disk += 1) {
+    live.push(await openLiveDisk(replica, disk, session, ports));
+  }
+  const now = await committer.refresh(signal);
+  if (!isSameBase(now, root)) throw overtaken(now);
+  return live;
+}
+
+function sum(logs: readonly ShippedLog[], field: 'dataBytes' | 'sizeBytes'): number {
+  return logs.reduce((total, log) => total + log[field], 0);
 }
 
 function checkSettled({ sync }: Root): void {
@@ -128,7 +141,10 @@ async function applyRound(
   const log = logs.at(-1)!.seq;
   const doubtful = root.sync?.suspect ?? [];
   const suspect = await touchedChunks(setup, logs);
-  await committer.commit(async () => ({ sync: { kind: 'apply', log, suspect } }), signal);
+  const { generation: begun } = await committer.commitOver((now) => {
+    if (!isSameBase(now, root)) throw overtaken(now);
+    return { sync: { kind: 'apply', log, begun: now.generation + 1, suspect } };
+  }, signal);
   await ports.failpoint('apply.after-intent');
   const merge = mergeLogs(replica, logs, { ...access, pool });
   const fold = new LogFold({
@@ -136,7 +152,8 @@ async function applyRound(
     baseline: before,
     generation: committer.root.generation + 1,
     checkpoint: async () => {
-      await committer.commit(async (now) => ({ disks: await flushLiveDisks(now, live, 'apply', ports) }), signal);
+      const flushed = await flushLiveDisks(committer.root, live, 'apply', ports);
+      await committer.commitOver((now) => ({ disks: withTables(ours(now, begun), flushed) }), signal);
     },
     onProgress: (disk, counts) => onProgress(disk, merge.dataBytes, counts),
   });
@@ -145,12 +162,47 @@ async function applyRound(
   } finally {
     await merge.close();
   }
-  await committer.commit(async (now) => {
-    const { disks, baseline } = await freezeLiveDisks(now, live, log, 'apply', ports);
-    const points = now.points.map((point) => rebase(point, before, baseline));
-    return { disks, baselines: [...now.baselines, baseline], points, sync: null };
+  const frozen = await freezeLiveDisks(committer.root, live, log, 'apply', ports);
+  await committer.commitOver((now) => {
+    const { baselines, points, generation } = ours(now, begun);
+    const baseline = { ...frozen.baseline, generation: generation + 1 };
+    return {
+      disks: withTables(now, frozen.disks),
+      baselines: [...baselines, baseline],
+      points: points.map((point) => rebase(point, before, baseline)),
+      sync: null,
+    };
   }, signal);
   return fold.counts;
+}
+
+/** Whether the live bases are what they were: logs and points may have come. */
+function isSameBase(now: Root, before: Root): boolean {
+  const begunOf = ({ sync }: Root): number => (sync?.kind === 'apply' ? sync.begun : 0);
+  return (
+    now.sync?.kind === before.sync?.kind &&
+    begunOf(now) === begunOf(before) &&
+    now.baselines.at(-1)?.generation === before.baselines.at(-1)?.generation &&
+    now.disks.every(({ tables }, i) => sameTables(tables, before.disks[i]!.tables))
+  );
+}
+
+/** A root in which the apply that was `begun` then is still the one under way. @throws REPLICA_FENCED */
+function ours(now: Root, begun: number): Root {
+  if (now.sync?.kind === 'apply' && now.sync.begun === begun) return now;
+  throw overtaken(now);
+}
+
+function overtaken({ generation }: Root): BlockferryError {
+  return new BlockferryError('REPLICA_FENCED', 'another writer changed the base of this replica meanwhile', {
+    facts: { generation },
+    hint: 'see that one machine at a time applies or syncs, then run apply again',
+  });
+}
+
+/** What each disk has by now, with other tables: heads may have moved on. */
+function withTables({ disks }: Root, flushed: readonly DiskHead[]): readonly DiskHead[] {
+  return disks.map((disk, i) => ({ ...disk, tables: flushed[i]!.tables }));
 }
 
 /** A point that all of the folded logs lead to has fewer of them to play, or none, if it stands on what they made. */

@@ -1,18 +1,19 @@
 /**
  * Committing roots one after the other. The only place that writes the root of a replica.
  *
- * A commit is a Put with If-Match of the root read or written last: if another writer was there, it fails and this
- * writer stops. After it the anchor is saved, so that a rolled-back root is found later. A crash between the two leaves
+ * A commit is a Put with If-Match of the root read or written last: if another writer was there, it fails, and this
+ * writer stops unless its change is one that can be made over any root. After it the anchor is saved, so that a rolled-back root is found later. A crash between the two leaves
  * an anchor that is one behind, which every later reader accepts.
  */
 import { BlockferryError, isBlockferryError } from '../errors.ts';
+import { ROOT_BYTES_MAX } from '../limits.ts';
 import type { Ports } from '../ports.ts';
 import { encodeKeyring, type OpenKeyring } from './keyring.ts';
 import { KEYRING_KEY, ROOT_KEY } from './layout.ts';
 import type { Replica } from './replica.ts';
 import { retain } from './retain.ts';
 import type { Anchor, Root } from './root.ts';
-import { encodeRoot, rootHash } from './root-record.ts';
+import { checkAnchor, decodeRoot, encodeRoot, rootHash } from './root-record.ts';
 
 export type SaveAnchor = (anchor: Anchor) => Promise<void>;
 
@@ -54,6 +55,34 @@ export class Committer {
     return next;
   }
 
+  /**
+   * The same, also over roots that others committed meanwhile: `prepare` is then asked again, with the newest. For changes
+   * that leave alone what others may change; `prepare` throws where a root is none that it can go on from.
+   * @throws REPLICA_FENCED if the keys were changed meanwhile
+   */
+  commitOver(prepare: (root: Root) => RootChange, signal?: AbortSignal): Promise<Root> {
+    const next = this.#tail.then(async () => {
+      for (;;) {
+        const { generation } = this.root;
+        try {
+          return await this.#commit(prepare(this.root), signal);
+        } catch (error) {
+          if (!isBlockferryError(error, 'REPLICA_FENCED') || this.root.generation !== generation) throw error;
+          if (!(await this.#catchUp(signal))) throw error;
+        }
+      }
+    });
+    this.#tail = next.catch(() => {});
+    return next;
+  }
+
+  /** Takes the newest root, if others committed meanwhile and under the same keys. */
+  async refresh(signal?: AbortSignal): Promise<Root> {
+    await this.#tail;
+    await this.#catchUp(signal);
+    return this.root;
+  }
+
   /** Replaces the keyring, then the root that names its version. */
   async commitKeyring(keyring: OpenKeyring, signal?: AbortSignal): Promise<Root> {
     const options = signal ? { signal } : {};
@@ -90,6 +119,19 @@ export class Committer {
     await this.#saveAnchor({ generation: root.generation, hash });
     await this.#ports.failpoint('sync.after-anchor');
     return root;
+  }
+
+  /** Takes the root that is there now; false if it is not a newer one under the same keys. */
+  async #catchUp(signal: AbortSignal | undefined): Promise<boolean> {
+    const { store, keyring, record } = this.#replica;
+    const stored = await store.get(ROOT_KEY, ROOT_BYTES_MAX, signal ? { signal } : {});
+    if (!stored) return false;
+    const newer = decodeRoot(stored.bytes, keyring.keys.root, ROOT_KEY);
+    checkAnchor(newer, { generation: record.root.generation, hash: record.hash }, ROOT_KEY);
+    const { generation, keyringCounter } = newer.root;
+    if (generation === record.root.generation || keyringCounter !== keyring.keyring.counter) return false;
+    this.#replica = { ...this.#replica, record: newer, rootEtag: stored.etag };
+    return true;
   }
 
   async #put(bytes: Uint8Array, ifMatch: string, signal: AbortSignal | undefined): Promise<string> {

@@ -165,7 +165,10 @@ function readLog(json: JsonReader): ShippedLog {
 function readSync(json: JsonReader): SyncState {
   const kind = json.field('kind').oneOf(['initial', 'resync', 'apply']);
   const suspect = json.field('suspect').list(SUSPECT_RANGES_MAX).map(readSuspect);
-  if (kind === 'apply') return { kind, log: json.field('log').integer(1, COUNT_MAX), suspect };
+  if (kind === 'apply') {
+    const log = json.field('log').integer(1, COUNT_MAX);
+    return { kind, log, begun: json.field('begun').integer(1, COUNT_MAX), suspect };
+  }
   return {
     kind,
     source: json.field('source').hex(32),

@@ -81,6 +81,8 @@ export interface ApplyState {
   readonly kind: 'apply';
   /** The last log that it folds in: whoever finishes it must fold in at least these. */
   readonly log: number;
+  /** Generation of the root that began it: tells one try from the next. */
+  readonly begun: number;
   readonly suspect: readonly SuspectRange[];
 }
 

@@ -66,9 +66,10 @@ export async function shipLogs(setup: ShipSetup): Promise<ShipResult> {
   const seq = newestLog(before) + 1;
   const log = await writeLog(setup, chains, seq, loggedBytes);
   await ports.failpoint('ship.after-upload');
-  const root = await committer.commit(async (latest) => {
+  const root = await committer.commitOver((latest) => {
     refuseUnfinished(latest);
-    if (newestLog(latest) + 1 !== seq) throw overtaken(seq);
+    const goesOn = before.disks.every(({ head }, i) => head === latest.disks[i]!.head);
+    if (newestLog(latest) + 1 !== seq || !goesOn) throw overtaken(seq);
     const point: RecoveryPoint = {
       id: `p${latest.generation + 1}`,
       timeMs: setup.timeMs,

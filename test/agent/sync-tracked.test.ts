@@ -262,7 +262,7 @@ describe('an interrupted tracked copy', () => {
       { disk: 0, from: 2, to: 4 },
       { disk: 1, from: 4, to: 5 },
     ];
-    await rewriteRoot(lab, (old) => ({ ...old, logs: [LOG], sync: { kind: 'apply', log: 1, suspect } }));
+    await rewriteRoot(lab, (old) => ({ ...old, logs: [LOG], sync: { kind: 'apply', log: 1, begun: 3, suspect } }));
     const { disks } = await lab.copy({ only: undefined });
     expect(disks.map(({ chunksSent }) => chunksSent)).toEqual([3, 1]);
     expect(lab.notices.map(({ code }) => code)).toEqual(['CHUNKS_IN_DOUBT']);

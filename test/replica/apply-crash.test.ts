@@ -1,10 +1,12 @@
 /**
  * apply fails at the n-th hit of every failpoint, for n = 1, 2, 3 … until a run completes. After each failure every committed
- * point still comes back exactly, and the next apply, or a resync in its place, ends with what the guest has. The controls
+ * point still comes back exactly, and the next apply, or a sync in its place, ends with what the guest has. The controls
  * take away what makes it so, and must then be caught with a broken replica.
  */
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { apply, resync } from '../../src/agent/index.ts';
+import { apply } from '../../src/agent/index.ts';
+import { withDisks, withOwn } from '../../src/agent/open-item.ts';
+import { runSync } from '../../src/agent/run-sync.ts';
 import { type Baseline, encodeRoot, ROOT_KEY, type Root, rootHash } from '../../src/replica/index.ts';
 import { LOGS_PER_ROUND } from '../../src/replica/log-merge.ts';
 import { noise, prose } from '../chunker/support.ts';
@@ -51,10 +53,12 @@ async function shipped(layout: 'sealed' | 'raw'): Promise<ApplyLab> {
   return item;
 }
 
-/** The sources as the guest has them: what a resync reads. */
-async function resyncItem(item: ApplyLab): Promise<void> {
+/** A sync of what the guest has, without the apply that a resync begins with. */
+async function syncItem(item: ApplyLab): Promise<void> {
   for (const [i, disk] of item.disks.entries()) item.lab.disk(`disk${i}.img`, disk);
-  await resync(item.session, 'web');
+  await withOwn(item.session, 'web', (own) =>
+    withDisks(item.session, own.state, (sources) => runSync(item.session, own, sources, { phase: 'resync' })),
+  );
   await item.remember();
 }
 
@@ -84,7 +88,7 @@ describe.each(['sealed', 'raw'] as const)('an apply that fails at any failpoint,
     expect(failures['folder.after-write']).toBeGreaterThan(5);
   });
 
-  it('is made good by a resync as well', { timeout: 120_000 }, async () => {
+  it('is made good by a sync as well', { timeout: 120_000 }, async () => {
     const whole = await shipped(layout);
     const met = await metBy(whole.lab, () => whole.apply({ changedPagesMax: 0 }));
     await everyFault(met, async (name, hit) => {
@@ -92,7 +96,7 @@ describe.each(['sealed', 'raw'] as const)('an apply that fails at any failpoint,
       item.lab.arm({ name, hit });
       if (!(await fails(item.apply({ changedPagesMax: 0 })))) return false;
       item.lab.arm();
-      await resyncItem(item);
+      await syncItem(item);
       await item.checkApplied();
       item.close();
       return true;
@@ -136,16 +140,16 @@ describe('a slot that an interrupted apply has overwritten', () => {
     return item;
   }
 
-  it('is sent again by a resync although its source is what the entry says', async () => {
+  it('is sent again by a sync although its source is what the entry says', async () => {
     const item = await interrupted();
-    await resyncItem(item);
+    await syncItem(item);
     await item.checkApplied();
   });
 
   it('CONTROL: would be left broken if the root did not name it as suspect', async () => {
     const item = await interrupted();
-    await rewriteRoot(item, (root) => ({ ...root, sync: { kind: 'apply', log: 2, suspect: [] } }));
-    await resyncItem(item);
+    await rewriteRoot(item, (root) => ({ ...root, sync: { kind: 'apply', log: 2, begun: 3, suspect: [] } }));
+    await syncItem(item);
     await expect(item.checkApplied()).rejects.toMatchObject({ code: 'REPLICA_SLOT' });
   });
 });
@@ -155,7 +159,7 @@ describe('a point on an older baseline', () => {
     const item = await shipped('sealed');
     const other = CONTENTS.map((disk, i) => noise(disk.byteLength, 30 + i));
     for (const [i, disk] of other.entries()) item.disks[i]!.set(disk);
-    await resyncItem(item);
+    await syncItem(item);
     // As if the resync had been of a moment before the logs: they are played over what it read.
     await rewriteRoot(item, (root) => {
       const [first, second] = root.baselines as [Baseline, Baseline];
@@ -216,6 +220,7 @@ describe('an interrupted round', () => {
     const sync = {
       kind: 'apply',
       log: count,
+      begun: 3,
       suspect: [
         { disk: 0, from: 0, to: 5 },
         { disk: 1, from: 0, to: 2 },

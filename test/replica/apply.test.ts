@@ -1,13 +1,16 @@
 /** apply: whatever logs say, all points come back exactly before and after, and the base ends as the guest had it. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { protect, resync, status } from '../../src/agent/index.ts';
+import { withOwn } from '../../src/agent/open-item.ts';
 import { nodePorts } from '../../src/host/index.ts';
-import { baseKey, isProcessed, manifestKey } from '../../src/replica/index.ts';
+import type { FailpointName } from '../../src/ports.ts';
+import { baseKey, Committer, isProcessed, manifestKey } from '../../src/replica/index.ts';
 import { LOGS_PREFIX } from '../../src/replica/layout.ts';
 import { LOGS_PER_ROUND } from '../../src/replica/log-merge.ts';
+import type { ApplyState } from '../../src/replica/root.ts';
 import { createDisk } from '../../src/vhd/index.ts';
 import { noise, prose } from '../chunker/support.ts';
-import { ApplyLab, applyItem, type GuestWrite, shipPieces } from '../support/apply-lab.ts';
+import { ApplyLab, applyItem, applyOwn, type GuestWrite, shipPieces } from '../support/apply-lab.ts';
 import { Dice, numberFromEnvironment } from '../support/dice.ts';
 import { CHUNK, readReplicaChunks, STORE_URL } from '../support/replica-lab.ts';
 
@@ -187,9 +190,7 @@ describe.each(LAYOUTS)('apply, layout %s', (layout) => {
   it('refuses while a sync is unfinished, and goes on after it', async () => {
     await begin(layout);
     await item.ship([data(0, 512, 1024, 10)]);
-    item.lab.disk('disk0.img', item.disks[0]!);
-    item.lab.arm({ name: 'sync.after-slots', hit: 1 });
-    await expect(resync(item.session, 'web')).rejects.toMatchObject({ code: 'FAILPOINT' });
+    item.lab.disk('disk0.img', noise(item.disks[0]!.byteLength, 40));
     item.lab.arm({ name: 'sync.after-intent', hit: 1 });
     await expect(resync(item.session, 'web')).rejects.toMatchObject({ code: 'FAILPOINT' });
     item.lab.arm();
@@ -208,6 +209,78 @@ describe.each(LAYOUTS)('apply, layout %s', (layout) => {
     await store.pages(manifestKey('d0')).acquireLease('00000000-1111-2222-3333-444444444444', 60);
     await expect(item.apply()).rejects.toMatchObject({ code: 'REPLICA_LEASED' });
     await item.check();
+  });
+});
+
+describe('while an apply is at work', () => {
+  const MOMENTS: readonly FailpointName[] = [
+    'apply.after-intent',
+    'folder.after-write',
+    'apply.after-slots',
+    'apply.after-pages',
+    'apply.after-snapshots',
+  ];
+
+  it.each(LAYOUTS)('logs can be shipped from elsewhere, layout %s', async (layout) => {
+    for (const moment of MOMENTS) {
+      await begin(layout);
+      await item.ship([data(0, 512, 1024, 10), data(1, 0, 512, 11)]);
+      let shipped = 0;
+      let heads: readonly string[] = [];
+      item.lab.onFailpoint = async (name) => {
+        if (name !== moment) return;
+        item.lab.onFailpoint = undefined;
+        await item.ship([data(0, 1024, 1024, 12), data(0, 3 * CHUNK, 512, 13)]);
+        shipped += 1;
+        heads = (await item.lab.replica()).record.root.disks.map(({ head }) => head);
+      };
+      const { root, appliedLogs } = await item.apply({ changedPagesMax: 0 });
+      expect(shipped, moment).toBe(1);
+      // Those that came too late for the round have one of their own.
+      expect(appliedLogs).toBe(2);
+      expect(root.sync).toBeUndefined();
+      expect(root.disks.map(({ head }) => head)).toEqual(heads);
+      await item.checkApplied();
+      item.close();
+    }
+  });
+
+  it('another writer that takes the base over ends it, and nothing is committed over that', async () => {
+    for (const moment of ['apply.after-slots', 'apply.after-snapshots'] as const) {
+      await begin('sealed');
+      await item.ship([data(0, 512, 1024, 10)]);
+      item.lab.onFailpoint = async (name) => {
+        if (name !== moment) return;
+        item.lab.onFailpoint = undefined;
+        // As if the lease had run out, and the other one had begun the same apply.
+        await withOwn(item.session, 'web', async ({ replica, saveAnchor }) => {
+          const committer = new Committer(replica, 'other', saveAnchor, item.lab.ports);
+          await committer.commit(async ({ sync, generation }) => {
+            return { sync: { ...(sync as ApplyState), begun: generation + 1 } };
+          });
+        });
+      };
+      await expect(item.apply()).rejects.toMatchObject({ code: 'REPLICA_FENCED' });
+      expect((await item.lab.replica()).record.root.baselines).toHaveLength(1);
+      await item.check();
+      await item.apply();
+      await item.checkApplied();
+      item.close();
+    }
+  });
+
+  it('a base that changed between the look at it and its lease is left alone', async () => {
+    await begin('sealed');
+    await item.ship([data(0, 512, 1024, 10)]);
+    await withOwn(item.session, 'web', async (stale) => {
+      await item.apply();
+      await item.ship([data(0, 512, 1024, 11)]);
+      const before = (await item.lab.replica()).record.hash;
+      await expect(applyOwn(item.session, stale)).rejects.toMatchObject({ code: 'REPLICA_FENCED' });
+      expect((await item.lab.replica()).record.hash).toEqual(before);
+    });
+    await item.apply();
+    await item.checkApplied();
   });
 });
 

@@ -95,7 +95,10 @@ describe('a root record', () => {
     expect(hash).toEqual(rootHash(RECORD));
     const { sync: _, ...settled } = ROOT;
     expect(decodeRoot(encodeRoot(settled, KEY), KEY, 'root').root).toEqual(settled);
-    const applying: Root = { ...settled, sync: { kind: 'apply', log: 5, suspect: [{ disk: 0, from: 1, to: 3 }] } };
+    const applying: Root = {
+      ...settled,
+      sync: { kind: 'apply', log: 5, begun: 3, suspect: [{ disk: 0, from: 1, to: 3 }] },
+    };
     expect(decodeRoot(encodeRoot(applying, KEY), KEY, 'root').root).toEqual(applying);
   });
 
@@ -171,14 +174,14 @@ describe('a root record', () => {
     [
       'suspects of a disk that is not there',
       /disks that exist/,
-      changed({ sync: { kind: 'apply', log: 5, suspect: [{ disk: 2, from: 0, to: 1 }] } }),
+      changed({ sync: { kind: 'apply', log: 5, begun: 3, suspect: [{ disk: 2, from: 0, to: 1 }] } }),
     ],
     [
       'suspects from behind',
       /disks that exist/,
-      changed({ sync: { kind: 'apply', log: 5, suspect: [{ disk: 0, from: 1, to: 1 }] } }),
+      changed({ sync: { kind: 'apply', log: 5, begun: 3, suspect: [{ disk: 0, from: 1, to: 1 }] } }),
     ],
-    ['an apply of what is applied', /outstanding/, changed({ sync: { kind: 'apply', log: 2, suspect: [] } })],
+    ['an apply of what is applied', /outstanding/, changed({ sync: { kind: 'apply', log: 2, begun: 3, suspect: [] } })],
     [
       'live tables that no baseline has, and no sync',
       /tables are those/,
@@ -220,7 +223,7 @@ describe('a root record', () => {
     const suspect = (count: number): Uint8Array =>
       signed((json) => {
         const ranges = Array.from({ length: count }, (_, i) => ({ disk: 0, from: i * 2, to: i * 2 + 1 }));
-        Object.assign(json, { sync: { kind: 'apply', log: 5, suspect: ranges } });
+        Object.assign(json, { sync: { kind: 'apply', log: 5, begun: 3, suspect: ranges } });
       });
     expect(decodeRoot(suspect(SUSPECT_RANGES_MAX), KEY, 'root').root.sync?.suspect).toHaveLength(SUSPECT_RANGES_MAX);
     expect(() => decodeRoot(suspect(SUSPECT_RANGES_MAX + 1), KEY, 'root')).toThrow(/at most 1024/);

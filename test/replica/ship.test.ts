@@ -15,6 +15,7 @@ import {
   logsOf,
   type Replica,
   type Root,
+  type RootChange,
   readShippedLog,
   type ShipSetup,
   shipLogs,
@@ -306,7 +307,7 @@ describe('nothing is uploaded of', () => {
     await refused(() => shipLogs(setup([[log], []])), { code: 'RESYNC_REQUIRED', area: 'source' });
     await committer.commit(async () => ({ sync: null }));
     await shipLogs(setup([[log], []]));
-    await committer.commit(async () => ({ sync: { kind: 'apply', log: 1, suspect } }));
+    await committer.commit(async () => ({ sync: { kind: 'apply', log: 1, begun: 3, suspect } }));
     const next = await changeLog([write(0, noise(512, 2))]);
     const { root } = await shipLogs(setup([[next], []]));
     expect(root.logs.map(({ seq }) => seq)).toEqual([1, 2]);
@@ -403,6 +404,36 @@ describe('two that ship at once', () => {
       await shipLogs(setup([[], [await changeLog([write(0, noise(512, 2))], heads()[1])]]));
     };
     await expect(shipLogs(setup([[log], []]))).rejects.toMatchObject({ code: 'REPLICA_FENCED' });
+  });
+});
+
+describe('a root that somebody else commits during the upload', () => {
+  async function shipDuring(change: (root: Root) => RootChange): Promise<ReturnType<typeof shipLogs>> {
+    const log = await changeLog([write(0, noise(512, 1))]);
+    const other = await freshCommitter();
+    lab.onFailpoint = async (name) => {
+      if (name !== 'ship.after-upload') return;
+      lab.onFailpoint = undefined;
+      await other.commit(async (root) => change(root));
+    };
+    return shipLogs(setup([[log], []]));
+  }
+
+  it('is gone on from where it is one of an apply', async () => {
+    const suspect = [{ disk: 0, from: 0, to: 1 }];
+    await shipLogs(setup([[await changeLog([write(0, noise(512, 2))])], []]));
+    const { root } = await shipDuring(() => ({ sync: { kind: 'apply', log: 1, begun: 3, suspect } }));
+    expect(root.logs.map(({ seq }) => seq)).toEqual([1, 2]);
+    expect(root.sync).toMatchObject({ kind: 'apply', log: 1 });
+    expect(root.points.at(-1)).toMatchObject({ log: 2, generation: root.generation });
+  });
+
+  it('is not where logs began anew since', async () => {
+    const anew = ({ disks }: Root): RootChange => ({
+      disks: disks.map((disk, i) => ({ ...disk, head: randomGuid(noise(16, 60 + i)) })),
+    });
+    await expect(shipDuring(anew)).rejects.toMatchObject({ code: 'REPLICA_FENCED' });
+    expect((await lab.replica()).record.root.logs).toEqual([]);
   });
 });
 

@@ -5,7 +5,7 @@
 
 import { protect } from '../../src/agent/index.ts';
 import { LocalItem } from '../../src/agent/local-state.ts';
-import { readAccess, withOwn, withWorkers, withWriter } from '../../src/agent/open-item.ts';
+import { readAccess, type WritableReplica, withOwn, withWorkers, withWriter } from '../../src/agent/open-item.ts';
 import type { Session } from '../../src/agent/types.ts';
 import {
   createCodec,
@@ -148,24 +148,22 @@ export class ApplyLab {
   }
 }
 
+type ApplyOptions = Pick<ApplySetup, 'changedPagesMax' | 'onProgress'>;
+
 /** Applies as an operation does it. */
-export function applyItem(
-  session: Session,
-  options: Pick<ApplySetup, 'changedPagesMax' | 'onProgress'> = {},
-): Promise<ApplyResult> {
-  return withOwn(session, 'web', (own) =>
-    withWorkers(session, own.replica, (pool) =>
-      withWriter(session, own, ({ committer, session: writer }) =>
-        applyLogs({
-          committer,
-          session: writer,
-          pool,
-          ports: session.ports,
-          access: readAccess(session),
-          signal: writer.signal,
-          ...options,
-        }),
-      ),
+export function applyItem(session: Session, options: ApplyOptions = {}): Promise<ApplyResult> {
+  return withOwn(session, 'web', (own) => applyOwn(session, own, options));
+}
+
+/** The same over a replica that was opened before. */
+export function applyOwn(session: Session, own: WritableReplica, options: ApplyOptions = {}): Promise<ApplyResult> {
+  return withWorkers(session, own.replica, (pool) =>
+    withWriter(session, own, ({ committer, session: writer }) =>
+      applyLogs({
+        ...{ committer, session: writer, pool, ports: session.ports, signal: writer.signal },
+        access: readAccess(session),
+        ...options,
+      }),
     ),
   );
 }
