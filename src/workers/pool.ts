@@ -4,6 +4,7 @@
  */
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import type { Worker } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import { abortedError, fromWire, throwIfAborted } from '../errors.ts';
 import type {
@@ -34,6 +35,8 @@ export class WorkerPool {
   readonly threads: number;
   readonly #piscina: Piscina<Task, Results[keyof Results] | TaskFailure>;
   readonly #signal: AbortSignal | undefined;
+  /** Threads that have not said yet that they are loaded, with the promise that they do or end. */
+  readonly #loading: Map<Worker, Promise<void>> = new Map();
 
   constructor(setup: WorkerSetup, options: WorkerPoolOptions = {}) {
     this.threads = options.threads ?? Math.min(availableParallelism(), THREADS_DEFAULT_MAX);
@@ -55,6 +58,7 @@ export class WorkerPool {
       env: {},
       execArgv: [],
     });
+    for (const thread of this.#piscina.threads) this.#loading.set(thread, this.#loaded(thread));
   }
 
   /** Transfers `task.buffer`; the result brings it back. */
@@ -84,7 +88,23 @@ export class WorkerPool {
 
   /** Ends the threads; batches under way are dropped. */
   async close(): Promise<void> {
+    // Node 20 aborts the process when a thread is ended while it loads a module ("IsGraphAsync must be used on an
+    // instantiated module"); and an unreferenced thread would not keep the process alive until it has loaded.
+    for (const thread of this.#loading.keys()) thread.ref();
+    await Promise.all(this.#loading.values());
     await this.#piscina.destroy();
+  }
+
+  /** Resolves with the first message of a thread, which says that it is loaded, or with its end. */
+  #loaded(thread: Worker): Promise<void> {
+    return new Promise((resolve) => {
+      const done = (): void => {
+        this.#loading.delete(thread);
+        resolve();
+      };
+      thread.once('message', done);
+      thread.once('exit', done);
+    });
   }
 
   async #run<K extends keyof Results>(task: Task & { readonly kind: K }): Promise<Results[K]> {

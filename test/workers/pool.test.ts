@@ -6,6 +6,7 @@ import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, wri
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   deriveEpochKeys,
@@ -101,6 +102,30 @@ function openTask(
     targets: Float64Array.from(targets),
   };
 }
+
+describe('threads', () => {
+  it('are not ended while they load: Node may abort the process then', async () => {
+    const loaded = new Set<Worker>();
+    const ended: boolean[] = [];
+    const { emit, terminate } = Worker.prototype;
+    Worker.prototype.emit = function (event: string | symbol, ...rest: unknown[]) {
+      if (event === 'message') loaded.add(this);
+      return emit.call(this, event, ...rest);
+    };
+    Worker.prototype.terminate = function () {
+      ended.push(loaded.has(this));
+      return terminate.call(this);
+    };
+    try {
+      const path = fileURLToPath(new URL('../../dist/workers/index.js', import.meta.url));
+      const built = (await import(path)) as typeof import('../../src/workers/index.ts');
+      await new built.WorkerPool(setup, { threads: 2 }).close();
+    } finally {
+      Object.assign(Worker.prototype, { emit, terminate });
+    }
+    expect(ended).toEqual([true, true]);
+  });
+});
 
 describe('a scan in a worker', () => {
   it.each([
