@@ -318,6 +318,8 @@ export class TrackedLineage {
         if (found !== currentDigest) throw new Error(`point ${id} is not what the disks hold`);
         continue;
       }
+      // A resync that began behind the kill copied the disks at rest, as the kill left them.
+      if (found === currentDigest) continue;
       const fault = this.#model.notOneMoment(restored, this.#begun, ended);
       if (fault !== undefined) throw new Error(`point ${id}, made while the guest wrote, is no moment: ${fault}`);
       this.figures.moments += 1;
