@@ -16,6 +16,11 @@ const writeAsync = promisify(writeFd);
 const BATCH_CHARS = 64 * 1024;
 /** Pause before the next try on a pipe that somebody made non-blocking and that is full. */
 const FULL_PIPE_WAIT_MS = 5;
+/**
+ * How long a write may still take after an abort. Not none: who starts a server and stops it as soon as it has said that
+ * it listens would else see a failure, as that line has arrived before its write has been reported as done.
+ */
+const READER_GRACE_MS = 200;
 
 export class Stdout {
   readonly #descriptor: number;
@@ -59,7 +64,7 @@ export class Stdout {
     const written = this.#writeAll(bytes).finally(() => {
       this.#underWay -= 1;
     });
-    // An abort does not wait for a reader that has stopped reading; what it would still get makes no sense.
+    // An abort does not wait long for a reader that has stopped reading; what it would still get makes no sense.
     await untilAborted(written, this.#signal, () => {
       this.#closed = true;
     });
@@ -83,14 +88,17 @@ export class Stdout {
   }
 }
 
-/** `work`, unless the signal fires first; a signal that has fired before does not count. */
+/** `work`, unless the signal fires and it does not end soon after; a signal that has fired before does not count. */
 async function untilAborted(work: Promise<void>, signal: AbortSignal, giveUp: () => void): Promise<void> {
   if (signal.aborted) return await work;
+  let timer: NodeJS.Timeout | undefined;
   let onAbort = (): void => {};
   const aborted = new Promise<never>((_resolve, reject) => {
     onAbort = () => {
-      giveUp();
-      reject(abortedError(signal));
+      timer = setTimeout(() => {
+        giveUp();
+        reject(abortedError(signal));
+      }, READER_GRACE_MS);
     };
     signal.addEventListener('abort', onAbort, { once: true });
   });
@@ -98,6 +106,7 @@ async function untilAborted(work: Promise<void>, signal: AbortSignal, giveUp: ()
     await Promise.race([work, aborted]);
   } finally {
     signal.removeEventListener('abort', onAbort);
+    clearTimeout(timer);
     work.catch(() => {});
   }
 }

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, constants, openSync, readSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { formatDuration } from '../../src/cli/format.ts';
@@ -40,6 +40,24 @@ test.runIf(process.platform !== 'win32')(
     });
   },
 );
+
+test('what has reached its reader is written, though the abort came before the write was reported as done', async () => {
+  await inScratch(async (directory) => {
+    const path = join(directory, 'file');
+    const descriptor = openSync(path, 'w');
+    try {
+      const controller = new AbortController();
+      const stdout = new Stdout(descriptor, controller.signal);
+      const writing = stdout.bytes(Buffer.from('listening\n'));
+      controller.abort();
+      await writing;
+      expect(readFileSync(path, 'utf8')).toBe('listening\n');
+      expect(stdout.closed).toBe(false);
+    } finally {
+      closeSync(descriptor);
+    }
+  });
+});
 
 test.each([
   ['plain name.vhd', 'plain name.vhd'],
