@@ -60,6 +60,10 @@ export const ERROR_CODES = {
   ITEM_LOCKED: 'lock',
   REPLICA_LEASED: 'lock',
   REPLICA_FENCED: 'lock',
+  /** The replica follows other disks, or these may not replicate now. */
+  REPLICA_OTHER_SIDE: 'lock',
+  /** Two sides have written since they parted; which of them counts is for a person to say. */
+  SPLIT_BRAIN: 'lock',
   // key
   KEY_WRONG: 'key',
   KEY_MISSING: 'key',

@@ -24,6 +24,7 @@ import {
   JsonReader,
   type ReplicaDescription,
   ROOT_HASH_BYTES,
+  SIDE_BYTES,
 } from '../replica/index.ts';
 import type { DiskFormat } from '../vhd/index.ts';
 import type { KeySource } from './types.ts';
@@ -45,6 +46,10 @@ export interface ItemState {
   /** The one lease id of this home: after a kill the next process takes the lease again without waiting. */
   readonly leaseId: string;
   readonly keys: readonly KeySource[];
+  /** Id of these disks as a side (docs/life.md). */
+  readonly side: Uint8Array;
+  /** Disks that were the truth before a failover in this home: where a failback goes. */
+  readonly former?: { readonly disks: readonly string[]; readonly formats: readonly DiskFormat[] };
 }
 
 /** How fast the last transfers were, in whole bytes; what was never measured is missing. */
@@ -94,32 +99,23 @@ export class LocalItem {
     const bytes = await this.#files.readSmall(path, STATE_BYTES_MAX);
     if (!bytes) return undefined;
     const json = JsonReader.parse(bytes, path, 'LOCAL_STATE');
+    const former = json.optional('former');
     return {
       name: json.field('name').string(128),
       replicaId: json.field('replicaId').hex(16),
       url: json.field('url').string(4096),
-      disks: json
-        .field('disks')
-        .list(64)
-        .map((disk) => disk.string(4096)),
-      formats: json
-        .field('formats')
-        .list(64)
-        .map((format) => format.oneOf(['raw', 'vhd', 'vhdx'])),
+      ...readDisks(json),
       leaseId: json.field('leaseId').string(64),
-      keys: json
-        .field('keys')
-        .list(64)
-        .map((key) => ({
-          type: key.field('type').oneOf(['key-file', 'passphrase-file', 'certificate']),
-          path: key.field('path').string(4096),
-        })),
+      keys: readKeys(json.field('keys')),
+      side: json.field('side').hex(SIDE_BYTES),
+      ...(former ? { former: readDisks(former) } : {}),
     };
   }
 
   async save(state: ItemState): Promise<void> {
-    const { replicaId, ...rest } = state;
-    const body = { ...rest, replicaId: hex(replicaId), keys: state.keys.map((key) => ({ ...key })) };
+    const { replicaId, side, former, ...rest } = state;
+    const keys = state.keys.map((key) => ({ ...key }));
+    const body = { ...rest, replicaId: hex(replicaId), side: hex(side), former: former && { ...former }, keys };
     await this.#replace('item.json', body);
   }
 
@@ -182,6 +178,26 @@ export class LocalItem {
     const bytes = Buffer.from(`${canonicalJson(body)}\n`);
     await this.#files.replace(join(this.directory, name), bytes, { ownerOnly: true });
   }
+}
+
+function readDisks(json: JsonReader): Pick<ItemState, 'disks' | 'formats'> {
+  return {
+    disks: json
+      .field('disks')
+      .list(64)
+      .map((disk) => disk.string(4096)),
+    formats: json
+      .field('formats')
+      .list(64)
+      .map((format) => format.oneOf(['raw', 'vhd', 'vhdx'])),
+  };
+}
+
+function readKeys(json: JsonReader): readonly KeySource[] {
+  return json.list(64).map((key) => ({
+    type: key.field('type').oneOf(['key-file', 'passphrase-file', 'certificate']),
+    path: key.field('path').string(4096),
+  }));
 }
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');

@@ -24,6 +24,7 @@ import {
   MASTER_KEY_BYTES,
   manifestKey,
   type ReplicaDescription,
+  SIDE_BYTES,
 } from '../replica/index.ts';
 import type { RetryingStore } from '../transport/index.ts';
 import { fixedVhdFooter, type VirtualDisk } from '../vhd/index.ts';
@@ -90,6 +91,7 @@ async function begin(
     formats: disks.map(({ info }) => info.format),
     leaseId: randomGuid(session.ports.random.bytes(16)).toLowerCase(),
     keys,
+    side: session.ports.random.bytes(SIDE_BYTES),
   };
   // Whatever is wrong with the request is found out before any of it is remembered.
   describe(session, state, request, disks);
@@ -174,7 +176,7 @@ async function createIfMissing(
   const description = describe(session, state, request, disks);
   const materials = await loadKeys(state.keys, ports);
   await store.prepare(options);
-  const claim = await claimPlace(store, master, disks.length, ports, options);
+  const claim = await claimPlace(store, master, { disks: disks.length, side: state.side }, ports, options);
   if (!claim) return;
   const keyring = await createKeyring(master, materials, ports.random);
   await createReplica(

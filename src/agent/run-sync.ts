@@ -27,6 +27,7 @@ export async function runSync(
     withWriter(session, own, ({ committer, session: writer }) =>
       sync({
         committer,
+        side: own.state.side,
         session: writer,
         pool,
         sources,

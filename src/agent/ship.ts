@@ -54,6 +54,7 @@ export async function cycle(
       withWriter(session, own, ({ committer, session: writer }) =>
         shipLogs({
           committer,
+          side: own.state.side,
           pool,
           lanes: sessionLanes(session)(),
           logs,

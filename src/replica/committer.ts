@@ -18,7 +18,7 @@ import { checkAnchor, decodeRoot, encodeRoot, rootHash } from './root-record.ts'
 export type SaveAnchor = (anchor: Anchor) => Promise<void>;
 
 /** What a commit changes; all else of the root stays, as far as anybody needs it (`retain`). */
-export type RootChange = Partial<Pick<Root, 'disks' | 'baselines' | 'points' | 'logs'>> & {
+export type RootChange = Partial<Pick<Root, 'owner' | 'disks' | 'baselines' | 'points' | 'logs'>> & {
   readonly sync?: Root['sync'] | null;
 };
 
@@ -96,10 +96,13 @@ export class Committer {
     const { record, keyring, rootEtag } = this.#replica;
     const { sync: unfinished, ...settled } = record.root;
     const sync = change.sync === undefined ? unfinished : change.sync;
+    const owner = change.owner ?? settled.owner;
     const root: Root = {
       ...settled,
+      owner,
       disks: change.disks ?? settled.disks,
       ...retain({
+        owner,
         baselines: change.baselines ?? settled.baselines,
         points: change.points ?? settled.points,
         logs: change.logs ?? settled.logs,

@@ -32,20 +32,20 @@ export async function isTaken(store: RetryingStore, options: CallOptions = {}): 
 }
 
 /**
- * Claims the place for a master key, or finds the claim that it made before. undefined: its replica is already there.
+ * Claims the place for a master key and a side, or finds the claim that it made before. undefined: its replica is already there.
  * @throws REPLICA_FOREIGN if the place is somebody else's.
  */
 export async function claimPlace(
   store: RetryingStore,
   master: Uint8Array,
-  disks: number,
+  { disks, side }: { readonly disks: number; readonly side: Uint8Array },
   ports: Ports,
   options: CallOptions = {},
 ): Promise<Claim | undefined> {
   const rootKey = deriveReplicaKeys(master).root;
   const there = await store.get(ROOT_KEY, ROOT_BYTES_MAX, options);
   if (!there) {
-    const record = encodeRoot(claim(disks, ports), rootKey);
+    const record = encodeRoot(claim(disks, side, ports), rootKey);
     try {
       const etag = await store.put(ROOT_KEY, record, { ...options, ifMatch: null });
       await ports.failpoint('protect.after-claim');
@@ -92,15 +92,17 @@ export async function createReplica(
   await store.put(ROOT_KEY, encodeRoot(created, keyring.keys.root), { ...options, ifMatch: claim.etag });
 }
 
-function claim(disks: number, ports: Ports): Root {
+function claim(disks: number, side: Uint8Array, ports: Ports): Root {
   const nothing = new Uint8Array(ROOT_HASH_BYTES);
+  const timeMs = ports.clock.nowMs();
   return {
     generation: CLAIM_GENERATION,
     previous: nothing,
     description: nothing,
     keyringCounter: 1,
-    timeMs: ports.clock.nowMs(),
+    timeMs,
     writer: 'blockferry',
+    owner: { side, epoch: 1, phase: 'replicating', sinceMs: timeMs },
     disks: Array.from({ length: disks }, () => ({ tables: [], head: NIL_GUID })),
     baselines: [],
     points: [],

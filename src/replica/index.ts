@@ -31,6 +31,7 @@ export {
   removeSlot,
 } from './keyring.ts';
 export { baseKey, DESCRIPTION_KEY, KEYRING_KEY, logKey, manifestKey, ROOT_KEY } from './layout.ts';
+export { assertReplicating, isOwner, type Owner, SIDE_BYTES } from './owner.ts';
 export { type PlayCounts, type PlaySetup, playLogs } from './play-logs.ts';
 export { openReplica, type Replica, type Unlock, workerSetup } from './replica.ts';
 export { type RestoreCounts, type RestoreSetup, restoreDisk } from './restore.ts';

@@ -9,9 +9,9 @@ export const POINTS_KEPT = 128;
 
 type Kept = Pick<Root, 'baselines' | 'points' | 'logs'>;
 
-/** The same without points beyond POINTS_KEPT, and without baselines and logs that nobody needs. */
-export function retain({ baselines, points: all, logs }: Kept): Kept {
-  const points = all.slice(-POINTS_KEPT);
+/** The same without points beyond POINTS_KEPT, and without baselines and logs that nobody needs. The owner's point stays. */
+export function retain({ baselines, points: all, logs, owner }: Kept & Pick<Root, 'owner'>): Kept {
+  const points = all.filter(({ id }, i) => i >= all.length - POINTS_KEPT || id === owner.point);
   const newest = baselines.at(-1);
   /** Baseline → the last log that is played over it. */
   const needed = new Map<number, number>();

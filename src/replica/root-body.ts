@@ -8,6 +8,7 @@ import { BlockferryError } from '../errors.ts';
 import { normalizeGuid } from '../guid.ts';
 import { BASELINES_MAX, DISKS_PER_ITEM_MAX, RECOVERY_POINTS_MAX, SHIPPED_LOGS_MAX } from '../limits.ts';
 import type { JsonReader } from './json.ts';
+import { OWNER_PHASES, type Owner, SIDE_BYTES } from './owner.ts';
 import {
   type Baseline,
   newestLog,
@@ -45,7 +46,7 @@ function syncJson(sync: SyncState) {
 }
 
 export function rootJson(root: Root) {
-  const { generation, keyringCounter, timeMs, writer, sync } = root;
+  const { generation, keyringCounter, timeMs, writer, owner, sync } = root;
   return {
     generation,
     previous: hex(root.previous),
@@ -53,6 +54,7 @@ export function rootJson(root: Root) {
     keyringCounter,
     timeMs,
     writer,
+    owner: { ...owner, side: hex(owner.side) },
     disks: root.disks.map(({ tables, head }) => ({ tables: tablesJson(tables), head })),
     baselines: root.baselines.map((baseline) => ({ ...baseline, disks: baseline.disks.map(diskJson) })),
     points: root.points.map((point) => ({ ...point })),
@@ -86,6 +88,7 @@ export function readRoot(json: JsonReader): Root {
     keyringCounter: json.field('keyringCounter').integer(1, COUNT_MAX),
     timeMs: json.field('timeMs').integer(0, COUNT_MAX),
     writer: json.field('writer').string(),
+    owner: readOwner(json.field('owner')),
     disks: json
       .field('disks')
       .list(DISKS_PER_ITEM_MAX)
@@ -100,6 +103,17 @@ export function readRoot(json: JsonReader): Root {
   checkPoints(root, json.field('points'));
   checkLive(root, json);
   return root;
+}
+
+function readOwner(json: JsonReader): Owner {
+  const point = json.optional('point')?.string(64);
+  return {
+    side: json.field('side').hex(SIDE_BYTES),
+    epoch: json.field('epoch').integer(1, COUNT_MAX),
+    phase: json.field('phase').oneOf(OWNER_PHASES),
+    ...(point === undefined ? {} : { point }),
+    sinceMs: json.field('sinceMs').integer(0, COUNT_MAX),
+  };
 }
 
 function readGuid(json: JsonReader): string {

@@ -6,6 +6,7 @@
  */
 import { bytesEqual } from '../bytes.ts';
 import type { PageReference } from '../chunker/index.ts';
+import type { Owner } from './owner.ts';
 
 export const ROOT_HASH_BYTES = 32;
 /** Ranges of suspects in a root. */
@@ -105,6 +106,7 @@ export interface Root {
   readonly timeMs: number;
   /** Who wrote it, for people. */
   readonly writer: string;
+  readonly owner: Owner;
   /** In the order of the description. The tables are the newest baseline's unless `sync` is there. */
   readonly disks: readonly DiskHead[];
   /** Oldest first. Empty until the first sync ends. */

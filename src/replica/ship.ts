@@ -11,6 +11,7 @@ import type { Ports } from '../ports.ts';
 import type { Lanes } from '../transport/index.ts';
 import type { WorkerPool } from '../workers/index.ts';
 import type { Committer } from './committer.ts';
+import { assertReplicating } from './owner.ts';
 import { newestLog, type RecoveryPoint, type Root, type ShippedLog } from './root.ts';
 import { planFrames } from './shipped-log-plan.ts';
 import { writeShippedLog } from './shipped-log-writer.ts';
@@ -19,6 +20,8 @@ const LOG_ID_BYTES = 16;
 
 export interface ShipSetup {
   readonly committer: Committer;
+  /** Whose logs these are. */
+  readonly side: Uint8Array;
   readonly pool: WorkerPool;
   readonly lanes: Lanes;
   /** Closed logs of each disk, oldest first; none where nothing was written. Open until it is done. */
@@ -55,11 +58,12 @@ export interface ShipResult {
 
 /**
  * Ships the logs and commits a recovery point, also if they hold nothing.
- * @throws HRL_HEADER and its kin, naming the place; RESYNC_REQUIRED, REPLICA_FULL, REPLICA_FENCED, and what the store throws
+ * @throws HRL_HEADER and its kin, naming the place; REPLICA_OTHER_SIDE, RESYNC_REQUIRED, REPLICA_FULL, REPLICA_FENCED, and what the store throws
  */
 export async function shipLogs(setup: ShipSetup): Promise<ShipResult> {
   const { committer, ports, signal } = setup;
   const before = committer.root;
+  assertReplicating(before, setup.side);
   refuseUnfinished(before);
   const chains = orderChains(setup, before);
   const loggedBytes = await verifyLogs(setup, chains);
@@ -67,6 +71,7 @@ export async function shipLogs(setup: ShipSetup): Promise<ShipResult> {
   const log = await writeLog(setup, chains, seq, loggedBytes);
   await ports.failpoint('ship.after-upload');
   const root = await committer.commitOver((latest) => {
+    assertReplicating(latest, setup.side);
     refuseUnfinished(latest);
     const goesOn = before.disks.every(({ head }, i) => head === latest.disks[i]!.head);
     if (newestLog(latest) + 1 !== seq || !goesOn) throw overtaken(seq);

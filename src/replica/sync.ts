@@ -23,6 +23,7 @@ import type { Committer } from './committer.ts';
 import { batchBufferBytes, DiskSync, type DiskSyncCounts, type DiskSyncSetup, NO_COUNTS } from './disk-sync.ts';
 import type { LiveBase } from './live-base.ts';
 import { flushLiveDisk, freezeLiveDisks, type LiveDisk, openLiveDisk } from './live-disk.ts';
+import { assertReplicating } from './owner.ts';
 import { findPatches } from './raw-patches.ts';
 import type { Replica } from './replica.ts';
 import {
@@ -45,6 +46,8 @@ const BATCHES_AHEAD = 4;
 
 export interface SyncSetup {
   readonly committer: Committer;
+  /** Whose disks these are. */
+  readonly side: Uint8Array;
   readonly session: WriterSession;
   readonly pool: WorkerPool;
   /** In the order of the description. */
@@ -92,10 +95,11 @@ interface SyncDisk extends LiveDisk {
 
 /**
  * Runs a sync to its baseline.
- * @throws SOURCE_CHANGED, REPLICA_BEHIND, and what disks, store and keys throw
+ * @throws REPLICA_OTHER_SIDE, SOURCE_CHANGED, REPLICA_BEHIND, and what disks, store and keys throw
  */
 export async function sync(setup: SyncSetup): Promise<SyncResult> {
   const { committer, sources, tracked, ports, signal } = setup;
+  assertReplicating(committer.root, setup.side);
   checkSizes(setup);
   checkSet(setup);
   const stamp = await copyStamp(setup);

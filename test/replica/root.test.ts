@@ -53,6 +53,7 @@ const ROOT: Root = {
   keyringCounter: 4,
   timeMs: 1_700_000_000_000,
   writer: 'blockferry',
+  owner: { side: noise(16, 9), epoch: 2, phase: 'failed-over', point: 'p7', sinceMs: 1_700_000_000_000 },
   disks: [
     { tables: [TABLE], head: HEAD },
     { tables: [], head: HEAD },
@@ -300,6 +301,12 @@ describe('retention', () => {
     expect(kept.points).toHaveLength(POINTS_KEPT);
     expect(kept.points[0]).toBe(13);
     expect(kept).toMatchObject({ baselines: [6], logs: [4, 5] });
+  });
+
+  it('keeps the point that the owner starts from, however old', () => {
+    const points = Array.from({ length: POINTS_KEPT + 3 }, (_, i) => point(i + 7, 6, 4));
+    const kept = numbers(retain({ ...ROOT, points }));
+    expect(kept.points.slice(0, 2)).toEqual([7, 10]);
   });
 
   it('leaves a root that a reader takes, whatever it is given', () => {

@@ -100,9 +100,10 @@ async function changeLog(writes: readonly LogWrite[], previousUniqueId: string =
 }
 
 function setup(logs: readonly (readonly ChangeLog[])[], change: Partial<ShipSetup> = {}): ShipSetup {
-  const now = heads((change.committer ?? committer).root);
+  const { root } = change.committer ?? committer;
+  const now = heads(root);
   return {
-    ...{ committer, pool, lanes, logs, ports: lab.ports, timeMs: TIME, consistency: 'crash' },
+    ...{ committer, side: root.owner.side, pool, lanes, logs, ports: lab.ports, timeMs: TIME, consistency: 'crash' },
     heads: logs.map((chain, i) => chain.at(-1)?.header.uniqueId ?? now[i]!),
     signal: new AbortController().signal,
     ...change,

@@ -149,7 +149,7 @@ export function copyItem({ session, ports }: Lab, options: CopyOptions): Promise
       withWorkers(cancellable, own.replica, (pool) =>
         withWriter(cancellable, own, ({ committer, session: writer }) =>
           sync({
-            ...{ committer, session: writer, pool, full, ports, signal: writer.signal },
+            ...{ committer, side: own.state.side, session: writer, pool, full, ports, signal: writer.signal },
             sources: disks.map((disk) => watched(disk, onExtents)),
             ...(tracked ? { tracked } : {}),
             ...(only ? { only } : {}),
