@@ -88,6 +88,8 @@ export interface FileSystem {
   syncDirectory(path: string): Promise<void>;
   /** Free bytes of the volume that holds `path`. */
   freeBytes(path: string): Promise<number>;
+  /** Size of the volume that holds `path`. */
+  volumeBytes(path: string): Promise<number>;
 }
 
 /** A named place between two durable steps; does nothing unless armed. */
@@ -118,6 +120,11 @@ export const FAILPOINT_NAMES = [
   'restore.after-data',
   'restore.after-logs',
   'restore.after-rename',
+  'stage.after-chunks',
+  'stage.after-index',
+  'stage.after-complete',
+  'lay.after-write',
+  'lay.after-sync',
   'key.after-keyring',
   'hrl.after-create',
   'hrl.after-block',

@@ -2,7 +2,6 @@
  * Opening what an operation works on: the store and replica of an item of this home or of a URL, the disks, and, for
  * operations that write, the item's lock and a writer session.
  */
-import pLimit from 'p-limit';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import type { ProcessLock } from '../ports.ts';
 import {
@@ -15,23 +14,13 @@ import {
   WriterSession,
   workerSetup,
 } from '../replica/index.ts';
-import {
-  Bandwidth,
-  FIRST_CONTACT_POLICY,
-  Lanes,
-  openStore,
-  Retry,
-  type RetryEvent,
-  RetryingStore,
-} from '../transport/index.ts';
+import { FIRST_CONTACT_POLICY, Lanes, openStore, Retry, type RetryEvent, RetryingStore } from '../transport/index.ts';
 import { type DiskFormat, openDisk, type VirtualDisk } from '../vhd/index.ts';
 import { WorkerPool } from '../workers/index.ts';
 import { loadKeys } from './key-sources.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
+import { LANES_MAX, TransferLimits } from './transfer-limits.ts';
 import type { ReplicaReference, Session } from './types.ts';
-
-export const LANES_DEFAULT = 8;
-export const LANES_MAX = 32;
 
 /** The signal of a session; one that never fires if it has none. */
 export function sessionSignal(session: Session): AbortSignal {
@@ -40,14 +29,10 @@ export function sessionSignal(session: Session): AbortSignal {
 
 /** Makes the lanes of one blob; all lanes of an operation share its bound on requests and its bandwidth. */
 export function sessionLanes(session: Session): () => Lanes {
-  const lanes = session.lanes ?? LANES_DEFAULT;
-  if (!Number.isInteger(lanes) || lanes < 1 || lanes > LANES_MAX) {
-    throw new BlockferryError('USAGE', `${lanes} upload lanes are outside 1 to ${LANES_MAX}`, { facts: { lanes } });
-  }
-  const { clock } = session.ports;
-  const limit = pLimit(lanes);
-  const bandwidth = new Bandwidth(clock, session.bandwidthBytesPerSecond);
-  return () => new Lanes({ clock, limit, bandwidth });
+  const { ports, lanes, bandwidthBytesPerSecond } = session;
+  const { clock } = ports;
+  const { requests: limit, bandwidth } = session.limits ?? new TransferLimits(clock, lanes, bandwidthBytesPerSecond);
+  return () => new Lanes({ clock, limit, bandwidth, ...(session.limits ? { limitMax: LANES_MAX } : {}) });
 }
 
 /** How an operation reads the store. */

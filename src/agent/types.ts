@@ -7,6 +7,7 @@ import type { Ports } from '../ports.ts';
 import type { Layout } from '../replica/index.ts';
 import type { TrackerStatus } from '../tracker/index.ts';
 import type { OpenStoreOptions } from '../transport/index.ts';
+import type { TransferLimits } from './transfer-limits.ts';
 
 /** What every operation runs with. */
 export interface Session {
@@ -23,6 +24,8 @@ export interface Session {
   /** Upload lanes, 1 … 32; default 8. */
   readonly lanes?: number;
   readonly bandwidthBytesPerSecond?: number;
+  /** Instead of `lanes` and `bandwidthBytesPerSecond`: limits that may change while the operation runs. */
+  readonly limits?: TransferLimits;
 }
 
 /** Where the key of a replica comes from. A path to a file each. */

@@ -191,5 +191,9 @@ export function nodeFileSystem(): FileSystem {
       const { bavail, bsize } = await statfs(path);
       return bavail * bsize;
     },
+    async volumeBytes(path) {
+      const { blocks, bsize } = await statfs(path);
+      return blocks * bsize;
+    },
   };
 }

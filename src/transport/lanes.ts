@@ -16,6 +16,8 @@ export interface LanesOptions {
   /** Requests under way at most, or a limit shared with the lanes of other blobs. */
   readonly limit: number | LimitFunction;
   readonly bandwidth?: Bandwidth;
+  /** How far a shared limit may be raised later; default: it stays. */
+  readonly limitMax?: number;
 }
 
 export interface LaneOptions {
@@ -30,11 +32,11 @@ export class Lanes {
   readonly #window: CongestionWindow;
   readonly #bandwidth: Bandwidth | undefined;
 
-  constructor({ clock, limit, bandwidth }: LanesOptions) {
+  constructor({ clock, limit, bandwidth, limitMax }: LanesOptions) {
     this.#clock = clock;
     this.#limit = typeof limit === 'number' ? pLimit(limit) : limit;
     const { concurrency } = this.#limit;
-    this.#window = new CongestionWindow(clock, Math.min(LIMIT_FIRST, concurrency), concurrency);
+    this.#window = new CongestionWindow(clock, Math.min(LIMIT_FIRST, concurrency), limitMax ?? concurrency);
     this.#bandwidth = bandwidth;
   }
 

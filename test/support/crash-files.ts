@@ -235,6 +235,7 @@ export function crashFileSystem(before: ReadonlyMap<string, Uint8Array>, options
       nameChanges = nameChanges.filter(({ directory }) => directory !== path);
     },
     freeBytes: async () => Number.MAX_SAFE_INTEGER,
+    volumeBytes: async () => Number.MAX_SAFE_INTEGER,
   };
   return files;
 }

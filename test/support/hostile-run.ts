@@ -230,6 +230,7 @@ class MeteredFiles {
       ...{ readSmall: refuse, replace: refuse, createExclusive: refuse, rename: refuse, remove: refuse },
       ...{ removeTree: refuse, makeDirectory: refuse, list: refuse, exists: refuse, syncDirectory: refuse },
       freeBytes: refuse,
+      volumeBytes: refuse,
     };
   }
 

@@ -209,5 +209,6 @@ export function memoryFileSystem(): MemoryFileSystem {
     },
     async syncDirectory() {},
     freeBytes: async () => 2 ** 50,
+    volumeBytes: async () => 2 ** 50,
   };
 }

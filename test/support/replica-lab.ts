@@ -46,6 +46,7 @@ function halfInMemory(real: FileSystem): FileSystem {
     realPath: (path) => side(path).realPath(path),
     syncDirectory: (path) => side(path).syncDirectory(path),
     freeBytes: (path) => side(path).freeBytes(path),
+    volumeBytes: (path) => side(path).volumeBytes(path),
   };
 }
 
