@@ -6,7 +6,7 @@ export type { ClosedLog } from './disk-logs.ts';
 export type { DiskTrackerStatus, TrackerStatus } from './forecast.ts';
 export type { ItemTracker, Rotation } from './item-tracker.ts';
 export { type BlockDevice, NbdServer } from './nbd/index.ts';
-export { diskStamp, openTracker, resyncEpoch } from './recover.ts';
+export { diskStamp, offlineEdit, openTracker, resyncEpoch } from './recover.ts';
 export { RestingTracking } from './resting.ts';
 export { ServedDisk } from './served-disk.ts';
 export type { TrackedItem, TrackedSource, TrackerEvent } from './tracked-item.ts';
