@@ -17,6 +17,8 @@ export const ERROR_CODES = {
   // usage: the request itself is wrong
   USAGE: 'usage',
   UNSUPPORTED: 'usage',
+  /** A configuration file has mistakes; the message has a line for each. */
+  CONFIG_INVALID: 'usage',
   // source: bytes of a disk or log break a rule of their format, or the source is gone or changed
   DISK_NOT_FOUND: 'source',
   DISK_UNREADABLE: 'source',
@@ -64,6 +66,8 @@ export const ERROR_CODES = {
   REPLICA_OTHER_SIDE: 'lock',
   /** Two sides have written since they parted; which of them counts is for a person to say. */
   SPLIT_BRAIN: 'lock',
+  /** The disks were stopped for a planned failover. */
+  WRITES_STOPPED: 'lock',
   // key
   KEY_WRONG: 'key',
   KEY_MISSING: 'key',
@@ -83,6 +87,8 @@ export const ERROR_CODES = {
   // the rest
   OUTPUT_EXISTS: 'usage',
   OUTPUT_FAILED: 'failed',
+  /** A disk was proved not to be what the manifest says. */
+  DISK_DIFFERS: 'failed',
   ABORTED: 'aborted',
   LOCAL_STATE: 'failed',
   TRACKER_GONE: 'failed',

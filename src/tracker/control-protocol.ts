@@ -41,6 +41,8 @@ export interface ControlCalls {
   };
   readonly acknowledge: { readonly takes: { readonly heads: readonly string[] }; readonly gives: object };
   readonly 'give-up': { readonly takes: { readonly message: string }; readonly gives: object };
+  /** Refuses guest writes, durably, or takes them again. */
+  readonly 'stop-writes': { readonly takes: { readonly stopped: boolean }; readonly gives: object };
   readonly 'begin-resync': { readonly takes: { readonly heads: readonly string[] }; readonly gives: object };
   readonly 'end-resync': { readonly takes: { readonly heads: readonly string[] }; readonly gives: object };
   /** A page of a set of chunks, as runs from chunk `from` on: what a begun resync has to look at, or all that may differ. */

@@ -28,6 +28,10 @@ const HANDLERS: { readonly [Name in ControlName]: Handler<Name> } = {
     await tracker.giveUp(request.field('message').string(4096));
     return {};
   },
+  'stop-writes': async (tracker, request) => {
+    await tracker.stopWrites(request.field('stopped').boolean());
+    return {};
+  },
   'begin-resync': async (tracker, request) => {
     await tracker.beginResync(readHeads(request));
     return {};

@@ -23,6 +23,8 @@ export interface DiskTrackerStatus {
 export interface TrackerStatus {
   readonly mode: TrackingMode;
   readonly reason?: ResyncReason;
+  /** Guest writes are refused: a planned failover was begun. */
+  readonly stopped?: true;
   readonly disks: readonly DiskTrackerStatus[];
   /** Bytes a second that the logs grew by lately. */
   readonly logBytesPerSecond: number;
@@ -83,6 +85,7 @@ export class Forecast {
     return {
       mode,
       ...(reason ? { reason } : {}),
+      ...(this.#disks.some(({ device }) => device.isStopped) ? { stopped: true } : {}),
       disks,
       logBytesPerSecond: Math.round(this.#rates.reduce((sum, rate) => sum + rate.bytesPerSecond, 0)),
       ...(halfFullInMs === undefined ? {} : { halfFullInMs: Math.round(halfFullInMs) }),

@@ -26,6 +26,7 @@ export interface ItemTrackerOptions {
   readonly disks: readonly ItemDisk[];
   readonly mode: TrackingMode;
   readonly reason: ResyncReason | undefined;
+  readonly stopped: boolean;
   readonly lock: ProcessLock;
   readonly ports: Ports;
   readonly onEvent: (event: TrackerEvent) => void;
@@ -50,7 +51,7 @@ export class ItemTracker {
   /** The mark is saved: only then may chunks come to rest that no log has. */
   #isMarked = true;
   #tail: Promise<unknown> = Promise.resolve();
-  #replacingMap: Promise<void> | undefined;
+  readonly #replacingMap: Map<ItemDisk, Promise<void>> = new Map();
 
   constructor(options: ItemTrackerOptions) {
     this.#options = options;
@@ -83,6 +84,18 @@ export class ItemTracker {
   /** The replica has the logs up to `heads`: they are removed. @throws RESYNC_REQUIRED */
   acknowledge(heads: readonly string[]): Promise<void> {
     return this.#inTurn(() => this.#takeHeads(heads));
+  }
+
+  /** Refuses guest writes from now on, over restarts too, or takes them again. Those answered before are durable then. */
+  stopWrites(stopped: boolean): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#atBarrier(() => {
+        for (const device of this.devices) device.isStopped = stopped;
+      });
+      for (const device of this.devices) await device.flush();
+      this.#record.stopped = stopped;
+      await (this.#isMarked ? this.#record.save() : this.#saveMark());
+    });
   }
 
   /** Whoever wanted to use the logs found them damaged. */
@@ -196,10 +209,13 @@ export class ItemTracker {
       const message = `the dirty map of ${disk.device.name} cannot be written: ${messageOf(cause)}`;
       this.#giveWayLater(this.#record.makeReason('MAP_LOST', message));
     }
-    this.#replacingMap ??= this.#replaceMap(disk, failed).finally(() => {
-      this.#replacingMap = undefined;
-    });
-    return this.#replacingMap;
+    const replacing =
+      this.#replacingMap.get(disk) ??
+      this.#replaceMap(disk, failed).finally(() => {
+        this.#replacingMap.delete(disk);
+      });
+    this.#replacingMap.set(disk, replacing);
+    return replacing;
   }
 
   async #replaceMap({ device, source, logs }: ItemDisk, failed: DirtyMap): Promise<void> {

@@ -85,6 +85,7 @@ async function recover(
   const reason = trouble ? { ...trouble, sinceMs: ports.clock.nowMs() } : state.reason;
   const mode: TrackingMode = trouble ? 'resync-required' : state.mode;
   const nextIds = state.disks.map(({ nextContentId }) => nextContentId ?? randomGuid(ports.random.bytes(16)));
+  const stopped = state.stopped ?? false;
   if (!trouble) await saveTrackingState(directory, startingState(state, nextIds), ports.files);
   let tracker: ItemTracker | undefined;
   const disks: ItemDisk[] = [];
@@ -97,6 +98,7 @@ async function recover(
       name: source.id,
       disk,
       map,
+      isStopped: stopped,
       onLogFailure: (cause) => tracker?.noteFailure(disks[i]!, cause),
       onMapFailure: async (failed, cause) => tracker?.noteMapFailure(disks[i]!, failed, cause),
       assertKnown: () => tracker?.assertKnown(),
@@ -110,7 +112,7 @@ async function recover(
   await saveTrackingState(directory, runningState(mode, reason, disks), ports.files);
   for (const path of [...removable, ...(await strayLogs(disks, ports))]) await ports.files.remove(path);
   if (!state.clean) await bridgeAll(item, disks, mode);
-  tracker = new ItemTracker({ directory, disks, mode, reason, lock, ports, onEvent: item.onEvent });
+  tracker = new ItemTracker({ directory, disks, mode, reason, stopped, lock, ports, onEvent: item.onEvent });
   if (reason && mode === 'resync-required') {
     item.onEvent({ code: 'RESYNC_REQUIRED', message: `resync required: ${reason.message}` });
   }
@@ -240,6 +242,7 @@ function runningState(mode: TrackingMode, reason: ResyncReason | undefined, disk
   return {
     mode,
     ...(reason ? { reason } : {}),
+    ...(disks.some(({ device }) => device.isStopped) ? { stopped: true } : {}),
     tracked: true,
     clean: false,
     disks: disks.map(({ logs, device }) => ({

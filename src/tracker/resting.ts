@@ -77,6 +77,17 @@ export class RestingTracking {
     }
   }
 
+  /** Whether guest writes are refused as soon as a tracker starts. */
+  get isStopped(): boolean {
+    return this.#state?.stopped ?? false;
+  }
+
+  /** Refuses guest writes of trackers that start from now on, or takes them again. */
+  async stopWrites(stopped: boolean): Promise<void> {
+    const { stopped: _, ...state } = this.#logging();
+    await this.#save(stopped ? { ...state, stopped } : state);
+  }
+
   /** Whoever wanted to use the logs found them damaged. */
   async giveUp(message: string): Promise<void> {
     if (!this.#state) return;

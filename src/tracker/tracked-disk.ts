@@ -11,10 +11,11 @@
  *   runs shares the next one.
  * - A log that fails never fails the guest: `onLogFailure` is told, and what follows goes to map and disk alone.
  *
- * Zeros are logged by their length. Ranges need not be whole sectors: those that are not are read, changed and written
+ * Zeros are logged by their length. While `isStopped`, changes are refused (WRITES_STOPPED) and reads go on. Ranges need not be whole sectors: those that are not are read, changed and written
  * as whole ones, alone. Which log is in use, and when it gives way, is the item's business (item-tracker.ts).
  */
 import { alignDown, alignUp } from '../bytes.ts';
+import { BlockferryError } from '../errors.ts';
 import type { LogWrite, LogWriter } from '../hrl/index.ts';
 import type { Extent, WritableDisk } from '../vhd/index.ts';
 import type { DirtyMap } from './dirty-map.ts';
@@ -36,6 +37,7 @@ export interface TrackedDiskOptions {
   readonly name: string;
   readonly disk: WritableDisk;
   readonly map: DirtyMap;
+  readonly isStopped: boolean;
   /** Told once when the log cannot take a write; the log is not used again. */
   readonly onLogFailure: (cause: unknown) => void;
   /** Throws while logs are given up and nothing durable says so: until then chunks that they had must stay active. */
@@ -60,6 +62,8 @@ export class TrackedDisk implements BlockDevice {
   readonly disk: WritableDisk;
   /** Exchanged by the item where its file fails. */
   map: DirtyMap;
+  /** Set at a barrier only. */
+  isStopped: boolean;
   readonly #options: TrackedDiskOptions;
   readonly #locks = new RangeLock();
   readonly #queue: QueuedWrite[] = [];
@@ -78,6 +82,7 @@ export class TrackedDisk implements BlockDevice {
     this.name = options.name;
     this.disk = options.disk;
     this.map = options.map;
+    this.isStopped = options.isStopped;
     this.sizeBytes = options.disk.info.virtualSizeBytes;
     this.minimumBlockBytes = options.disk.info.logicalSectorBytes;
     // Formats with blocks give whole ones up; a flat file is written.
@@ -186,6 +191,7 @@ export class TrackedDisk implements BlockDevice {
   /** One change of whole sectors, from its place in the order to log and disk. */
   async #change(offset: number, lengthBytes: number, write: LogWrite, unmap = false): Promise<void> {
     if (this.#open !== undefined) await this.#open;
+    if (this.isStopped) throw this.#stopped();
     const range = this.#locks.take(offset, offset + lengthBytes);
     if (range.blockers > 0) await this.#locks.wait(range);
     try {
@@ -202,6 +208,7 @@ export class TrackedDisk implements BlockDevice {
     edit: (sectors: Uint8Array, start: number) => void,
   ): Promise<void> {
     if (this.#open !== undefined) await this.#open;
+    if (this.isStopped) throw this.#stopped();
     const from = alignDown(offset, this.minimumBlockBytes);
     const to = alignUp(offset + lengthBytes, this.minimumBlockBytes);
     const range = this.#locks.take(from, to);
@@ -284,6 +291,13 @@ export class TrackedDisk implements BlockDevice {
       await logged;
       await this.#closing;
     }
+  }
+
+  #stopped(): BlockferryError {
+    return new BlockferryError('WRITES_STOPPED', `${this.name} was stopped for a planned failover`, {
+      facts: { disk: this.name },
+      hint: 'go on where the disks were brought back, or here after blockferry cancel',
+    });
   }
 
   #isAligned(offset: number, lengthBytes: number): boolean {

@@ -20,12 +20,15 @@ export interface TrackingRecordOptions {
   readonly disks: readonly ItemDisk[];
   readonly mode: TrackingMode;
   readonly reason: ResyncReason | undefined;
+  readonly stopped: boolean;
   readonly ports: Pick<Ports, 'files' | 'clock'>;
 }
 
 export class TrackingRecord {
   mode: TrackingMode;
   reason: ResyncReason | undefined;
+  /** Guest writes are refused. */
+  stopped: boolean;
   readonly #options: TrackingRecordOptions;
   #writing: Promise<void> = Promise.resolve();
 
@@ -33,6 +36,7 @@ export class TrackingRecord {
     this.#options = options;
     this.mode = options.mode;
     this.reason = options.reason;
+    this.stopped = options.stopped;
   }
 
   makeReason(code: ResyncReason['code'], message: string): ResyncReason {
@@ -70,7 +74,8 @@ export class TrackingRecord {
     const described = disks.map(describe);
     const written = this.#writing.then(() => {
       const reason = this.reason ? { reason: this.reason } : {};
-      const state: TrackingState = { mode: this.mode, ...reason, tracked: true, clean, disks: described };
+      const stopped = this.stopped ? { stopped: true } : {};
+      const state: TrackingState = { mode: this.mode, ...reason, ...stopped, tracked: true, clean, disks: described };
       return saveTrackingState(directory, state, ports.files);
     });
     this.#writing = written.catch(() => {});

@@ -64,6 +64,8 @@ export interface TrackingState {
   readonly tracked: boolean;
   /** Tracking ended in order: logs are closed, nothing is uncertain. */
   readonly clean: boolean;
+  /** Guest writes are refused. */
+  readonly stopped?: boolean;
   readonly disks: readonly DiskTracking[];
 }
 
@@ -89,6 +91,7 @@ export async function loadTrackingState(directory: string, files: FileSystem): P
     ...(reason ? { reason: readReason(reason) } : {}),
     tracked: json.field('tracked').boolean(),
     clean: json.field('clean').boolean(),
+    ...(json.optional('stopped')?.boolean() ? { stopped: true } : {}),
     disks: json.field('disks').list(DISKS_PER_ITEM_MAX).map(readDisk),
   };
 }

@@ -391,3 +391,70 @@ describe('a replica that ends with another log', () => {
     await resting.close();
   });
 });
+
+describe('stopped writes', () => {
+  test('are refused on all disks, while reads and rotations go on; over a hard end and a clean one; until they are taken again', async () => {
+    const { lab, files } = await settled([2 * MIB, 2 * MIB]);
+    let tracker = await lab.open(files);
+    await lab.change(tracker);
+    await tracker.stopWrites(true);
+    for (const end of ['none', 'hard', 'clean'] as const) {
+      if (end === 'hard') await tracker.abandon();
+      if (end === 'clean') await close(lab, files, tracker);
+      if (end !== 'none') tracker = await lab.open(files);
+      expect(tracker.status().stopped, end).toBe(true);
+      for (const device of tracker.devices) {
+        const refused = expect.objectContaining({ code: 'WRITES_STOPPED' });
+        await expect(device.write(Buffer.alloc(512), 0, false), end).rejects.toThrow(refused);
+        await expect(device.write(Buffer.alloc(5), 3, false), end).rejects.toThrow(refused);
+        await expect(device.zero(0, 4096, { unmap: true, fua: false }), end).rejects.toThrow(refused);
+      }
+      await lab.ship(tracker, files, true);
+      for (const [i, { replica }] of lab.disks.entries()) {
+        expect((await lab.content(tracker, i)).equals(replica), end).toBe(true);
+      }
+    }
+    await tracker.stopWrites(false);
+    expect(tracker.status().stopped).toBeUndefined();
+    await lab.change(tracker);
+    await close(lab, files, tracker);
+    const resting = await RestingTracking.open(lab.item(files));
+    expect(resting.isStopped).toBe(false);
+    await resting.stopWrites(true);
+    await resting.close();
+    tracker = await lab.open(files);
+    expect(tracker.status().stopped).toBe(true);
+    await tracker.abandon();
+  });
+
+  test('each write around the stop is answered and there, or refused and not', async () => {
+    const { lab, files } = await settled([2 * MIB]);
+    const tracker = await lab.open(files);
+    const device = tracker.devices[0]!;
+    const writes: Promise<void>[] = [];
+    let stopping = Promise.resolve();
+    for (let i = 0; i < 60; i += 1) {
+      if (i === 20) stopping = tracker.stopWrites(true);
+      writes.push(device.write(Buffer.alloc(512, 0xaa), i * 512, false));
+      await Promise.resolve();
+    }
+    const results = await Promise.allSettled(writes);
+    await stopping;
+    const content = await lab.content(tracker, 0);
+    const isThere = results.map((_, i) => content[i * 512] === 0xaa);
+    expect(isThere).toEqual(results.map(({ status }) => status === 'fulfilled'));
+    expect(new Set(isThere)).toEqual(new Set([true, false]));
+    await tracker.abandon();
+  });
+
+  test('do not end because the logs give way', async () => {
+    const { lab, files } = await settled([2 * MIB]);
+    const tracker = await lab.open(files);
+    await tracker.stopWrites(true);
+    await tracker.giveUp('a log is damaged');
+    await tracker.abandon();
+    const again = await lab.open(files);
+    expect(again.status()).toMatchObject({ mode: 'resync-required', stopped: true });
+    await again.abandon();
+  });
+});

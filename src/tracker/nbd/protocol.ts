@@ -83,6 +83,7 @@ export const CHUNK_BLOCK_STATUS = 5;
 export const CHUNK_ERROR = 0x8001;
 
 /** Errors of requests. Numbers of the protocol, whatever the operating system calls them. */
+export const NBD_EPERM = 1;
 export const NBD_EIO = 5;
 export const NBD_EINVAL = 22;
 export const NBD_ENOSPC = 28;

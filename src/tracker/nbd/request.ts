@@ -25,6 +25,7 @@ export interface Terms {
 
 export const DISK_FAILED: Refusal = { error: nbd.NBD_EIO, reason: 'the disk reports an error' };
 export const DISK_FULL: Refusal = { error: nbd.NBD_ENOSPC, reason: 'there is no space left for the disk' };
+export const WRITES_STOPPED: Refusal = { error: nbd.NBD_EPERM, reason: 'changes of the disk were stopped' };
 export const SHUTTING_DOWN: Refusal = { error: nbd.NBD_ESHUTDOWN, reason: 'the server shuts down' };
 const UNKNOWN_TYPE: Refusal = { error: nbd.NBD_EINVAL, reason: 'the type of the request is not known here' };
 const WRONG_FLAGS: Refusal = { error: nbd.NBD_EINVAL, reason: 'a flag does not belong to the request' };

@@ -12,7 +12,16 @@ import type { Agreement } from './handshake.ts';
 import type { ConnectionMemory } from './memory.ts';
 import * as nbd from './protocol.ts';
 import * as replies from './replies.ts';
-import { DISK_FAILED, DISK_FULL, type Refusal, type Request, refusalOf, SHUTTING_DOWN, type Terms } from './request.ts';
+import {
+  DISK_FAILED,
+  DISK_FULL,
+  type Refusal,
+  type Request,
+  refusalOf,
+  SHUTTING_DOWN,
+  type Terms,
+  WRITES_STOPPED,
+} from './request.ts';
 
 /** Reads shorter than this are not worth the question where the zeros are. */
 const SPARSE_READ_BYTES_MIN = 65_536;
@@ -210,6 +219,11 @@ export class Transmission {
   }
 
   #fail(request: Request, error: unknown): void {
+    // Of no interest to anyone but the client: its owner has stopped the disk.
+    if (isBlockferryError(error, 'WRITES_STOPPED')) {
+      this.#refuse(request, WRITES_STOPPED);
+      return;
+    }
     const { type, offset, lengthBytes } = request;
     const { agreement, onFailure } = this.#setup;
     onFailure(`${NAMES[type]} of ${lengthBytes} bytes at ${offset} of disk "${agreement.device.name}"`, error);
