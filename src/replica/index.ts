@@ -60,6 +60,7 @@ export { sourceStamp } from './source-stamp.ts';
 export { type SyncProgress, type SyncResult, type SyncSetup, sync, type TrackedCopy } from './sync.ts';
 export type { SyncNotice } from './sync-notices.ts';
 export { dataBytes } from './sync-plan.ts';
+export { isNewestState, type TakeOver, takeOver } from './take-over.ts';
 export {
   type CompareCounts,
   checkShippedLog,
