@@ -17,6 +17,8 @@ export const ERROR_CODES = {
   // usage: the request itself is wrong
   USAGE: 'usage',
   UNSUPPORTED: 'usage',
+  /** What was asked for is not possible in the state that the item is in. */
+  ILLEGAL_STATE: 'usage',
   /** A configuration file has mistakes; the message has a line for each. */
   CONFIG_INVALID: 'usage',
   // source: bytes of a disk or log break a rule of their format, or the source is gone or changed

@@ -9,3 +9,7 @@ export {
   type Verb,
   type WaitingFacts,
 } from './facts.ts';
+export { refusal, sentenceOf } from './refusals.ts';
+export { isRecoverable, type Remedy, remedyOf } from './remedies.ts';
+export { LIFE_STATES, type LifeState, type LifeStateName, type Published, publishedOf, stateOf } from './state.ts';
+export { OCCURRENCES, type Occurrence, type Trigger, type TriggerOf, targetOf, transition } from './transitions.ts';
