@@ -89,6 +89,8 @@ export const RECOVERY_POINTS_MAX = 4096;
 export const BASELINES_MAX: number = RECOVERY_POINTS_MAX + 1;
 /** 150 bytes of root each; at one every 30 seconds, five days without an apply. */
 export const SHIPPED_LOGS_MAX = 16_384;
+/** stage.json names the table pages of one disk. */
+export const STAGE_JSON_BYTES_MAX: number = 1 * MIB;
 export const KEY_SLOTS_MAX = 64;
 /** scrypt N = 2^17, r = 8 needs 128 MiB; a keyring may not ask for more than this. */
 export const SCRYPT_MEMORY_BYTES_MAX: number = 160 * MIB;
@@ -102,6 +104,22 @@ export const TRACKED_LOGS_MAX = 100_000;
 export const CONTROL_LINE_BYTES_MAX: number = 4 * MIB;
 /** Linux: `sun_path` has 108 bytes; macOS 104. */
 export const SOCKET_PATH_BYTES_MAX = 100;
+
+// Agent
+/** Machines of one agent. Each costs a timer, and threads while it works. */
+export const MACHINES_MAX = 256;
+/** A configuration of so many machines takes a tenth of it. */
+export const CONFIG_BYTES_MAX: number = 1 * MIB;
+/** Mistakes of a configuration that are told. */
+export const CONFIG_FAULTS_MAX = 100;
+/** What one machine remembers. */
+export const AGENT_STATE_BYTES_MAX: number = 1 * MIB;
+/** One request to the agent. */
+export const AGENT_LINE_BYTES_MAX: number = 64 * KIB;
+/** Clients of its control socket at a time. */
+export const AGENT_CLIENTS_MAX = 64;
+/** Events that a reader has not taken; one that falls further behind is cut off. */
+export const AGENT_UNREAD_BYTES_MAX: number = 1 * MIB;
 
 // NBD server
 /** Clients at a time; each may open several connections. */

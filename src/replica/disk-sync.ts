@@ -23,7 +23,7 @@ import type { SyncLedger } from './sync-ledger.ts';
 import { type DataChunk, type PlanWindow, planWindows } from './sync-plan.ts';
 
 /** Bytes of disk per message to a worker: large enough that messages cost nothing, small enough to spread. */
-export const BATCH_BYTES: number = 2 * MIB;
+const BATCH_BYTES = 2 * MIB;
 /** Bytes of disk per window, the grain of checkpoints and of what an interrupted run sends twice. */
 const WINDOW_BYTES = 64 * MIB;
 /**

@@ -33,6 +33,7 @@ export {
 export { baseKey, DESCRIPTION_KEY, KEYRING_KEY, logKey, manifestKey, ROOT_KEY } from './layout.ts';
 export { assertReplicating, isOwner, type Owner, SIDE_BYTES } from './owner.ts';
 export { type PlayCounts, type PlaySetup, playLogs } from './play-logs.ts';
+export { checkProof, encodeProof, makeProof, type Proof, type ProvenDisk, proofKey } from './proof.ts';
 export { openReplica, type Replica, type Unlock, workerSetup } from './replica.ts';
 export { type RestoreCounts, type RestoreSetup, restoreDisk } from './restore.ts';
 export { POINTS_KEPT, retain } from './retain.ts';
@@ -57,6 +58,29 @@ export { checkAnchor, decodeRoot, encodeRoot, rootHash } from './root-record.ts'
 export { type ShipProgress, type ShipResult, type ShipSetup, shipLogs } from './ship.ts';
 export { type LogAccess, type LogPiece, readShippedLog } from './shipped-log.ts';
 export { sourceStamp } from './source-stamp.ts';
+export {
+  catchUp,
+  completeStage,
+  type DeltaSetup,
+  discardStage,
+  type FillCounts,
+  type LayCounts,
+  type LaySetup,
+  layStage,
+  type OpenStageOptions,
+  openStage,
+  type ProofCounts,
+  type ProofSetup,
+  proveDisk,
+  Stage,
+  type StageCounts,
+  type StagePhase,
+  type StagePlace,
+  type StageProgressCounts,
+  type StageSetup,
+  stageDelta,
+  stagePlaceFault,
+} from './stage/index.ts';
 export { type SyncProgress, type SyncResult, type SyncSetup, sync, type TrackedCopy } from './sync.ts';
 export type { SyncNotice } from './sync-notices.ts';
 export { dataBytes } from './sync-plan.ts';

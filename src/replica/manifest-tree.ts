@@ -8,6 +8,7 @@
  * - `flush` is called again only after the root that names its result was committed.
  * The caller decides where pages live (`PageAccess`: the live blob, or a snapshot).
  */
+import { bytesEqual } from '../bytes.ts';
 import {
   chunkCount,
   type DiskGeometry,
@@ -23,6 +24,7 @@ import {
   type PageKind,
   type PageReference,
   pagePlace,
+  REFERENCE_BYTES,
   REFERENCES_PER_TABLE,
   readReference,
   writeReference,
@@ -110,6 +112,21 @@ export class ManifestTree {
       const last = Math.min(end - first, entriesOfPage(page, this.#chunks));
       for (let i = chunk - first; i < last; i += 1) if (!isZeroEntry(entryAt(entries, i))) yield first + i;
       chunk = first + ENTRIES_PER_PAGE;
+    }
+  }
+
+  /** Manifest pages that are not the same in both trees, ascending; where the tables above them are, nothing is read. */
+  async *differingPages(other: ManifestTree): AsyncGenerator<number> {
+    const pages = manifestPageCount(this.geometry);
+    for (let table = 0; table * REFERENCES_PER_TABLE < pages; table += 1) {
+      const [mine, theirs] = [this.#tableReferences.get(table), other.#tableReferences.get(table)];
+      if (mine === theirs || (mine && theirs && bytesEqual(mine.tag, theirs.tag))) continue;
+      const [{ references: a }, { references: b }] = [await this.#table(table), await other.#table(table)];
+      const first = table * REFERENCES_PER_TABLE;
+      for (let i = 0; i < Math.min(REFERENCES_PER_TABLE, pages - first); i += 1) {
+        const [from, to] = [i * REFERENCE_BYTES, (i + 1) * REFERENCE_BYTES];
+        if (!bytesEqual(a.subarray(from, to), b.subarray(from, to))) yield first + i;
+      }
     }
   }
 

@@ -34,7 +34,7 @@ const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 
 const tablesJson = (tables: readonly TableReference[]) => tables.map((table) => ({ ...table, tag: hex(table.tag) }));
 
-const diskJson = (disk: PointDisk) => ({
+export const pointDiskJson = (disk: PointDisk) => ({
   ...disk,
   tables: tablesJson(disk.tables),
   baseSnapshots: disk.baseSnapshots.map((s) => ({ ...s })),
@@ -56,7 +56,7 @@ export function rootJson(root: Root) {
     writer,
     owner: { ...owner, side: hex(owner.side) },
     disks: root.disks.map(({ tables, head }) => ({ tables: tablesJson(tables), head })),
-    baselines: root.baselines.map((baseline) => ({ ...baseline, disks: baseline.disks.map(diskJson) })),
+    baselines: root.baselines.map((baseline) => ({ ...baseline, disks: baseline.disks.map(pointDiskJson) })),
     points: root.points.map((point) => ({ ...point })),
     logs: root.logs.map((log) => ({ ...log, id: hex(log.id) })),
     sync: sync && syncJson(sync),
@@ -138,19 +138,20 @@ function readBaseline(json: JsonReader): Baseline {
   return {
     generation: json.field('generation').integer(1, COUNT_MAX),
     appliedLog: json.field('appliedLog').integer(0, COUNT_MAX),
-    disks: json
-      .field('disks')
-      .list(DISKS_PER_ITEM_MAX)
-      .map((disk) => ({
-        tables: readTables(disk),
-        manifestSnapshot: disk.field('manifestSnapshot').string(256),
-        baseSnapshots: disk
-          .field('baseSnapshots')
-          .list(SEGMENTS_MAX)
-          .map((s) => ({
-            segment: s.field('segment').integer(0, SEGMENTS_MAX),
-            snapshot: s.field('snapshot').string(256),
-          })),
+    disks: json.field('disks').list(DISKS_PER_ITEM_MAX).map(readPointDisk),
+  };
+}
+
+export function readPointDisk(disk: JsonReader): PointDisk {
+  return {
+    tables: readTables(disk),
+    manifestSnapshot: disk.field('manifestSnapshot').string(256),
+    baseSnapshots: disk
+      .field('baseSnapshots')
+      .list(SEGMENTS_MAX)
+      .map((s) => ({
+        segment: s.field('segment').integer(0, SEGMENTS_MAX),
+        snapshot: s.field('snapshot').string(256),
       })),
   };
 }

@@ -2,21 +2,18 @@
  * verify, the verb: open every slot and log of a recovery point (or a sample of them), and on request compare the manifest
  * with the live disk. Changes nothing, writes nothing; what does not verify is reported, not thrown.
  */
-import { ENTRY_BYTES, entryAt, isZeroEntry } from '../chunker/index.ts';
+import { entryAt, isZeroEntry } from '../chunker/index.ts';
 import { isBlockferryError, throwIfAborted, toWire, type WireError } from '../errors.ts';
 import type { Ports } from '../ports.ts';
-import type { VirtualDisk } from '../vhd/index.ts';
 import { BufferPool, VERDICT, type WorkerPool } from '../workers/index.ts';
 import { type ChunkRun, runsWithin } from './chunk-runs.ts';
-import { BATCH_BYTES, batchBufferBytes } from './disk-sync.ts';
+import { type CompareSource, compareWindows } from './compare-windows.ts';
+import { batchBufferBytes } from './disk-sync.ts';
 import { type DiskState, FrozenDisk, type ReadAccess } from './frozen-disk.ts';
-import type { ManifestTree } from './manifest-tree.ts';
-import { packRanges } from './pack-ranges.ts';
 import type { Replica } from './replica.ts';
 import { BATCHES_AHEAD, eachBatch } from './restore.ts';
 import type { ShippedLog } from './root.ts';
 import { type LogAccess, readShippedLog } from './shipped-log.ts';
-import { type DataChunk, planWindows } from './sync-plan.ts';
 
 export interface VerifySetup {
   readonly replica: Replica;
@@ -91,17 +88,9 @@ export async function checkShippedLog(
   }
 }
 
-export interface CompareSetup {
-  readonly source: VirtualDisk;
-  readonly disk: number;
-  readonly chunkBytes: number;
-  readonly tree: ManifestTree;
-  /** The chunks to look at; absent: all. */
-  readonly only?: readonly ChunkRun[] | undefined;
+export interface CompareSetup extends Omit<CompareSource, 'firstChunk'> {
   /** Chunks that a sync sends whatever their fingerprint says: they count as differing. */
   readonly suspect?: readonly ChunkRun[];
-  readonly pool: WorkerPool;
-  readonly signal: AbortSignal;
   readonly onProgress?: (readBytes: number) => void;
 }
 
@@ -117,63 +106,24 @@ export interface CompareCounts {
 
 /** Chunks of a live disk whose content is not what the manifest says. Reads the disk, fetches no slot. */
 export async function compareDisk(setup: CompareSetup): Promise<CompareCounts> {
-  const { source, disk, chunkBytes, tree, pool, signal, only, suspect = [] } = setup;
-  const perBatch = Math.max(1, BATCH_BYTES / chunkBytes);
-  const buffers = new BufferPool(ENTRY_BYTES, pool.threads * 2);
-  const running = new Set<Promise<void>>();
+  const { tree, suspect = [] } = setup;
   const counts = { differingChunks: 0, clearedChunks: 0, patchedChunks: 0, readBytes: 0 };
-  let failure: unknown;
-  const compare = async (chunks: readonly DataChunk[], buffer: ArrayBuffer): Promise<void> => {
-    const entries = new Uint8Array(chunks.length * ENTRY_BYTES);
-    for (const [i, { chunk }] of chunks.entries()) {
-      entries.set(await tree.entry(chunk), i * ENTRY_BYTES);
+  for await (const { data, empty, verdicts, entries, readBytes } of compareWindows(setup)) {
+    for (const { from, to } of empty) {
+      for await (const _ of tree.usedChunks(from, to)) {
+        counts.differingChunks += 1;
+        counts.clearedChunks += 1;
+      }
     }
-    const result = await pool.scan({
-      kind: 'scan',
-      purpose: 'compare',
-      disk,
-      generation: 0,
-      chunks: Float64Array.from(chunks, ({ chunk }) => chunk),
-      ...packRanges(chunks, chunkBytes),
-      entries,
-      forced: new Uint8Array(chunks.length),
-      buffer,
-    });
-    buffers.release(result.buffer);
-    counts.readBytes += result.readBytes;
-    for (const [i, verdict] of result.verdicts.entries()) {
-      const { chunk } = chunks[i]!;
+    for (const [i, { chunk }] of data.entries()) {
       const isSuspect = !runsWithin(suspect, chunk, chunk + 1).next().done;
-      if (verdict === VERDICT.same && !isSuspect) continue;
+      if (verdicts[i] === VERDICT.same && !isSuspect) continue;
       counts.differingChunks += 1;
-      if (verdict === VERDICT.zero) counts.clearedChunks += 1;
+      if (verdicts[i] === VERDICT.zero) counts.clearedChunks += 1;
       else if (!isSuspect && !isZeroEntry(entryAt(entries, i))) counts.patchedChunks += 1;
     }
+    counts.readBytes += readBytes;
     setup.onProgress?.(counts.readBytes);
-  };
-  const fail = (error: unknown): void => {
-    failure ??= error;
-    buffers.fail(failure);
-  };
-  try {
-    for await (const window of planWindows(source, { chunkBytes, firstChunk: 0, only, dataChunksMax: perBatch })) {
-      throwIfAborted(signal);
-      for (const { from, to } of window.empty) {
-        for await (const _ of tree.usedChunks(from, to)) {
-          counts.differingChunks += 1;
-          counts.clearedChunks += 1;
-        }
-      }
-      if (window.data.length === 0) continue;
-      const task: Promise<void> = compare(window.data, await buffers.acquire())
-        .catch(fail)
-        .finally(() => running.delete(task));
-      running.add(task);
-    }
-  } catch (error) {
-    fail(error);
   }
-  await Promise.all(running);
-  if (failure !== undefined) throw failure;
   return counts;
 }
