@@ -259,3 +259,30 @@ describe('a manifest tree', () => {
     await expect(live.flush(1)).rejects.toThrow(TypeError);
   });
 });
+
+describe('two versions of a tree', () => {
+  it('differ in the pages that were written since; where tables are the same nothing is read', async () => {
+    const blob = new Blob();
+    const written = tree(blob);
+    const last = REFERENCES_PER_TABLE * ENTRIES_PER_PAGE;
+    for (const chunk of [5, 3 * ENTRIES_PER_PAGE, last]) await written.setEntry(chunk, entryOf(1));
+    const before = await written.flush(1);
+    await written.setEntry(5, entryOf(0));
+    await written.setEntry(7 * ENTRIES_PER_PAGE - 1, entryOf(2));
+    const after = await written.flush(2);
+    blob.reads = 0;
+    const differing = async (a: readonly TableReference[], b: readonly TableReference[]): Promise<number[]> => {
+      const pages: number[] = [];
+      for await (const page of tree(blob, a).differingPages(tree(blob, b))) pages.push(page);
+      return pages;
+    };
+    expect(await differing(before, after)).toEqual([0, 6]);
+    // The first table of each; the second one is the same.
+    expect(blob.reads).toBe(2);
+    expect(await differing(after, before)).toEqual([0, 6]);
+    expect(await differing([], after)).toEqual([3, 6, REFERENCES_PER_TABLE]);
+    blob.reads = 0;
+    expect(await differing(after, after)).toEqual([]);
+    expect(blob.reads).toBe(0);
+  });
+});
