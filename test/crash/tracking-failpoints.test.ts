@@ -49,6 +49,8 @@ const OF_VERBS: Readonly<Record<Verb, readonly FailpointName[]>> = {
 const ELSEWHERE: readonly FailpointName[] = [
   ...(['protect.after-claim', 'protect.after-description', 'protect.after-keyring', 'protect.after-blobs'] as const),
   ...(['restore.after-data', 'restore.after-logs', 'restore.after-rename', 'key.after-keyring'] as const),
+  ...(['stage.after-chunks', 'stage.after-index', 'stage.after-complete'] as const),
+  ...(['lay.after-write', 'lay.after-sync'] as const),
 ];
 
 /** More than one part of a shipped log has, and not what half of a disk is. */
