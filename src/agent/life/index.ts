@@ -9,6 +9,9 @@ export {
   type Verb,
   type WaitingFacts,
 } from './facts.ts';
+export { type Finding, type Health, healthOf, REASON_CODES, type ReasonCode } from './health.ts';
+export { type CycleFigures, HEALTH_THRESHOLDS, type HealthThresholds, type Severity } from './reason.ts';
+export { reasonOfError } from './reasons-failures.ts';
 export { refusal, sentenceOf } from './refusals.ts';
 export { isRecoverable, type Remedy, remedyOf } from './remedies.ts';
 export { LIFE_STATES, type LifeState, type LifeStateName, type Published, publishedOf, stateOf } from './state.ts';

@@ -1,0 +1,62 @@
+/**
+ * Health: every reason that is the case, worst first, with its cause in numbers and the operator's next step. Never throws, and
+ * is normal exactly where there is no finding.
+ */
+import type { ItemFacts } from './facts.ts';
+import {
+  type CycleFigures,
+  HEALTH_THRESHOLDS,
+  type HealthThresholds,
+  type Reason,
+  type Seen,
+  type Severity,
+} from './reason.ts';
+import { FAILURE_REASONS } from './reasons-failures.ts';
+import { PACE_REASONS } from './reasons-pace.ts';
+import { RESYNC_REASONS } from './reasons-resync.ts';
+import { SIDE_REASONS } from './reasons-sides.ts';
+import { stateOf } from './state.ts';
+
+/** Everything that can be wrong, the worst of its kind first. */
+const CATALOGUE = { ...FAILURE_REASONS, ...RESYNC_REASONS, ...SIDE_REASONS, ...PACE_REASONS } as const;
+
+export type ReasonCode = keyof typeof CATALOGUE;
+
+export interface Finding {
+  readonly code: ReasonCode;
+  readonly severity: Severity;
+  /** With its numbers. */
+  readonly cause: string;
+  /** The operator's next step. */
+  readonly action: string;
+}
+
+export interface Health {
+  readonly level: 'normal' | Severity;
+  /** Worst first. */
+  readonly findings: readonly Finding[];
+}
+
+const REASONS: readonly (readonly [ReasonCode, Reason])[] = Object.entries(CATALOGUE) as [ReasonCode, Reason][];
+
+/** Every code with its severity, worst first: criticals, then warnings, each in the order of the catalogue. */
+export const REASON_CODES: readonly { readonly code: ReasonCode; readonly severity: Severity }[] = (
+  ['critical', 'warning'] as const
+).flatMap((severity) =>
+  REASONS.filter(([, reason]) => reason.severity === severity).map(([code]) => ({ code, severity })),
+);
+
+export function healthOf(
+  facts: ItemFacts,
+  figures: CycleFigures = {},
+  thresholds: HealthThresholds = HEALTH_THRESHOLDS,
+): Health {
+  const seen: Seen = { facts, state: stateOf(facts), figures, thresholds };
+  const findings = REASON_CODES.flatMap(({ code, severity }): readonly Finding[] => {
+    const reason: Reason = CATALOGUE[code];
+    const cause = reason.cause(seen);
+    if (cause === undefined) return [];
+    return [{ code, severity, cause, action: reason.next(seen).replaceAll('NAME', facts.item ?? 'NAME') }];
+  });
+  return { level: findings[0]?.severity ?? 'normal', findings };
+}
