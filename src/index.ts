@@ -3,7 +3,14 @@
  */
 export type {
   ApplyReport,
+  CancelReport,
+  CancelRequest,
+  CommitReport,
+  CommitRequest,
   DiskSyncReport,
+  FailbackDiskReport,
+  FailbackReport,
+  FailbackRequest,
   FailoverReport,
   FailoverRequest,
   ItemEvent,
@@ -11,11 +18,14 @@ export type {
   KeyInfo,
   KeySource,
   Listening,
+  PlannedReport,
+  PlannedRequest,
   PointInfo,
   ProtectRequest,
   ReplicaReference,
   ResyncEstimate,
   ResyncRequest,
+  ReverseReport,
   Session,
   ShipReport,
   ShipRequest,
@@ -82,13 +92,18 @@ export {
 export {
   addKey,
   apply,
+  cancel,
+  commit,
   estimateResync,
+  failback,
   failover,
+  failoverPlanned,
   listKeys,
   points,
   protect,
   removeKey,
   resync,
+  reverse,
   rotateKey,
   ship,
   status,
@@ -107,7 +122,7 @@ export type {
   RandomAccessFile,
   WriteOptions,
 } from './ports.ts';
-export type { Layout } from './replica/index.ts';
+export type { Layout, Proof, ProvenDisk } from './replica/index.ts';
 export { generateKeyFile, parseKeyFile } from './replica/key-file.ts';
 export {
   type ByteSink,

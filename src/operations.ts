@@ -6,6 +6,7 @@ import type * as agent from './agent/index.ts';
 
 const load = (): Promise<typeof agent> => import('./agent/index.ts');
 
+
 export const protect: typeof agent.protect = async (...args) => (await load()).protect(...args);
 export const track: typeof agent.track = async (...args) => (await load()).track(...args);
 export const ship: typeof agent.ship = async (...args) => (await load()).ship(...args);
@@ -20,3 +21,8 @@ export const addKey: typeof agent.addKey = async (...args) => (await load()).add
 export const removeKey: typeof agent.removeKey = async (...args) => (await load()).removeKey(...args);
 export const rotateKey: typeof agent.rotateKey = async (...args) => (await load()).rotateKey(...args);
 export const listKeys: typeof agent.listKeys = async (...args) => (await load()).listKeys(...args);
+export const failoverPlanned: typeof agent.failoverPlanned = async (...args) => (await load()).failoverPlanned(...args);
+export const commit: typeof agent.commit = async (...args) => (await load()).commit(...args);
+export const cancel: typeof agent.cancel = async (...args) => (await load()).cancel(...args);
+export const reverse: typeof agent.reverse = async (...args) => (await load()).reverse(...args);
+export const failback: typeof agent.failback = async (...args) => (await load()).failback(...args);

@@ -2,16 +2,23 @@
 
 export { apply } from './apply.ts';
 export { estimateResync } from './estimate.ts';
-export { failover } from './failover.ts';
 export { points, status, verify } from './inspect.ts';
 export { addKey, listKeys, removeKey, rotateKey } from './keys.ts';
 export { protect } from './protect.ts';
 export { type ResyncRequest, resync } from './resync.ts';
 export { ship } from './ship.ts';
+export { cancel, commit, failback, failover, failoverPlanned, reverse } from './sides/index.ts';
 export { track } from './track.ts';
 export type {
   ApplyReport,
+  CancelReport,
+  CancelRequest,
+  CommitReport,
+  CommitRequest,
   DiskSyncReport,
+  FailbackDiskReport,
+  FailbackReport,
+  FailbackRequest,
   FailoverReport,
   FailoverRequest,
   ItemEvent,
@@ -19,10 +26,13 @@ export type {
   KeyInfo,
   KeySource,
   Listening,
+  PlannedReport,
+  PlannedRequest,
   PointInfo,
   ProtectRequest,
   ReplicaReference,
   ResyncEstimate,
+  ReverseReport,
   Session,
   ShipReport,
   ShipRequest,

@@ -106,7 +106,7 @@ export class LocalItem {
       url: json.field('url').string(4096),
       ...readDisks(json),
       leaseId: json.field('leaseId').string(64),
-      keys: readKeys(json.field('keys')),
+      keys: readKeySources(json.field('keys')),
       side: json.field('side').hex(SIDE_BYTES),
       ...(former ? { former: readDisks(former) } : {}),
     };
@@ -193,7 +193,8 @@ function readDisks(json: JsonReader): Pick<ItemState, 'disks' | 'formats'> {
   };
 }
 
-function readKeys(json: JsonReader): readonly KeySource[] {
+/** The keys that a state of this home names. */
+export function readKeySources(json: JsonReader): readonly KeySource[] {
   return json.list(64).map((key) => ({
     type: key.field('type').oneOf(['key-file', 'passphrase-file', 'certificate']),
     path: key.field('path').string(4096),

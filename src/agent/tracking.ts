@@ -28,10 +28,18 @@ export interface LogSource {
   giveUp(message: string): Promise<void>;
 }
 
+/** Whether guests may write. */
+export interface GuestWrites {
+  isStopped(): Promise<boolean>;
+  /** Refuses their writes, durably, or takes them again. */
+  stop(stopped: boolean): Promise<void>;
+}
+
 /** Whoever has the item's tracking at the moment. */
-export type Tracking =
-  | { readonly kind: 'served'; readonly client: ControlClient; readonly logs: LogSource }
-  | { readonly kind: 'resting'; readonly resting: RestingTracking; readonly logs: LogSource };
+export type Tracking = { readonly logs: LogSource; readonly writes: GuestWrites } & (
+  | { readonly kind: 'served'; readonly client: ControlClient }
+  | { readonly kind: 'resting'; readonly resting: RestingTracking }
+);
 
 /** The item as the tracker knows it. */
 export function trackedItem(
@@ -57,15 +65,23 @@ export async function withTracking<T>(item: TrackedItem, work: (tracking: Tracki
       acknowledge: async (heads) => void (await client.call('acknowledge', { heads })),
       giveUp: async (message) => void (await client.call('give-up', { message })),
     };
+    const writes: GuestWrites = {
+      isStopped: async () => (await client.call('status', {})).stopped ?? false,
+      stop: async (stopped) => void (await client.call('stop-writes', { stopped })),
+    };
     try {
-      return await work({ kind: 'served', client, logs });
+      return await work({ kind: 'served', client, logs, writes });
     } finally {
       client.close();
     }
   }
   const resting = await RestingTracking.open(item);
   try {
-    return await work({ kind: 'resting', resting, logs: resting });
+    const writes: GuestWrites = {
+      isStopped: async () => resting.isStopped,
+      stop: (stopped) => resting.stopWrites(stopped),
+    };
+    return await work({ kind: 'resting', resting, logs: resting, writes });
   } finally {
     await resting.close();
   }

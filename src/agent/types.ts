@@ -4,7 +4,7 @@
  */
 import type { Compression, FingerprintAlgorithm } from '../chunker/index.ts';
 import type { Ports } from '../ports.ts';
-import type { Layout } from '../replica/index.ts';
+import type { Layout, Proof } from '../replica/index.ts';
 import type { TrackerStatus } from '../tracker/index.ts';
 import type { OpenStoreOptions } from '../transport/index.ts';
 import type { TransferLimits } from './transfer-limits.ts';
@@ -42,7 +42,7 @@ export type ReplicaReference =
 export type ItemEvent =
   | {
       readonly type: 'progress';
-      readonly phase: 'initial' | 'resync' | 'restore' | 'verify' | 'ship' | 'apply';
+      readonly phase: 'initial' | 'resync' | 'restore' | 'verify' | 'ship' | 'apply' | 'prove' | 'failback';
       readonly disk: string;
       /** Bytes of the disk that are settled, of `totalBytes` that have to be looked at (data, not virtual size). */
       readonly doneBytes: number;
@@ -232,7 +232,98 @@ export interface FailoverRequest {
   readonly point: string;
   readonly outDirectory: string;
   readonly format?: 'vhdx' | 'vhd' | 'raw';
+  /** The files are for a test: nothing waits for a commit. */
   readonly test?: boolean;
+  /** Only at the point at which the owner has stopped; `point` does not count then. */
+  readonly planned?: boolean;
+}
+
+export interface PlannedRequest {
+  /** Where to bring the disks back; nowhere by default: the other side does it. */
+  readonly outDirectory?: string;
+  readonly format?: 'vhdx' | 'vhd' | 'raw';
+}
+
+export interface PlannedReport {
+  readonly item: string;
+  readonly pointId: string;
+  readonly pointTimeMs: number;
+  /** Absent where the owner had stopped before: it is kept in the item's directory and in the store. */
+  readonly proof?: Proof;
+  readonly failover?: FailoverReport;
+}
+
+export interface FailbackRequest {
+  /** `delta`: the disks that are there get what differs. `full`: new files. */
+  readonly mode: 'delta' | 'full';
+  /** Of new files: where; a folder beside the old disks by default. */
+  readonly outDirectory?: string;
+  /** Of new files; that of the old disks by default. */
+  readonly format?: 'vhdx' | 'vhd' | 'raw';
+}
+
+export interface FailbackDiskReport {
+  readonly disk: string;
+  readonly path: string;
+  /** Chunks in which the disk differed, and in which the owner changed it meanwhile. */
+  readonly differingChunks: number;
+  /** Bytes of the disk that were read to compare it. */
+  readonly readBytes: number;
+  /** Bytes that came from the store. */
+  readonly fetchedBytes: number;
+  readonly writtenBytes: number;
+}
+
+export interface FailbackReport {
+  readonly item: string;
+  readonly mode: 'delta' | 'full';
+  /** `ready`: commit or cancel is next. `waiting-for-owner`: what differs is staged; the owner elsewhere has to stop. */
+  readonly state: 'ready' | 'waiting-for-owner';
+  readonly pointId: string;
+  readonly disks: readonly FailbackDiskReport[];
+  readonly elapsedMs: number;
+}
+
+export interface CommitRequest {
+  /** Give up what the owner has shipped since the failover was begun. */
+  readonly discardNewer?: boolean;
+  /** End protection: nobody replicates this item any more. */
+  readonly end?: boolean;
+}
+
+export interface CommitReport {
+  readonly item: string;
+  readonly generation: number;
+  readonly epoch: number;
+  readonly phase: 'replicating' | 'synced' | 'failed-over' | 'ended';
+  readonly pointId: string;
+  readonly disks: readonly string[];
+  /** `logging`: what the guest writes under a tracker from now on is the next delta. */
+  readonly tracking: 'logging' | 'resync-required' | 'ended';
+}
+
+export interface CancelRequest {
+  /** Remove the files of test failovers. */
+  readonly test?: boolean;
+}
+
+export interface CancelReport {
+  readonly item: string;
+  /** Files that were removed; of a failback its disks, which stay. */
+  readonly removed: readonly string[];
+  /** The owner of this home had stopped, and goes on. */
+  readonly resumed: boolean;
+}
+
+export interface ReverseReport {
+  readonly item: string;
+  /** `logs`: what was tracked was shipped. `compare`: the disks were compared with the replica. */
+  readonly by: 'logs' | 'compare';
+  readonly pointId: string;
+  readonly generation: number;
+  readonly sentBytes: number;
+  /** Bytes of the disks in the logs, or that the compare read. */
+  readonly readBytes: number;
 }
 
 export interface FailoverReport {

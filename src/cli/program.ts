@@ -2,11 +2,14 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { addApply } from './apply.ts';
+import { addCancel } from './cancel.ts';
 import { addCheck } from './check.ts';
+import { addCommit } from './commit.ts';
 import type { AddCommand, Start } from './context.ts';
 import { addConvert } from './convert.ts';
 import { addDigest } from './digest.ts';
 import { EXIT_MEANINGS } from './exit-codes.ts';
+import { addFailback } from './failback.ts';
 import { addFailover } from './failover.ts';
 import { addHrlCommands } from './hrl.ts';
 import { addInfo } from './info.ts';
@@ -17,6 +20,7 @@ import { withExample } from './options.ts';
 import { addPoints } from './points.ts';
 import { addProtect } from './protect.ts';
 import { addResync } from './resync.ts';
+import { addReverse } from './reverse.ts';
 import { addShip } from './ship.ts';
 import { addStatus } from './status.ts';
 import { addTrack } from './track.ts';
@@ -39,6 +43,10 @@ const COMMANDS: readonly AddCommand[] = [
   addPoints,
   addVerify,
   addFailover,
+  addCommit,
+  addCancel,
+  addFailback,
+  addReverse,
   addKeyCommands,
   addHrlCommands,
 ];

@@ -41,7 +41,10 @@ interface Found {
 }
 
 /** SHA-256, in hexadecimal, over what the files of a disk say of themselves: changes when somebody edits it. */
-export async function diskStamp({ path, format }: TrackedSource, ports: Pick<Ports, 'files'>): Promise<string> {
+export async function diskStamp(
+  { path, format }: Pick<TrackedSource, 'path' | 'format'>,
+  ports: Pick<Ports, 'files'>,
+): Promise<string> {
   const disk = await openDisk(path, { ports, format });
   try {
     return Buffer.from(await sourceStamp([disk])).toString('hex');

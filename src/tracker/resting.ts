@@ -4,6 +4,7 @@
  * The disks are only read. Holding this keeps a tracker from starting, so logs, maps and state belong to the holder.
  */
 import { BlockferryError, isBlockferryError } from '../errors.ts';
+import { GUID_BYTES, randomGuid } from '../guid.ts';
 import type { ProcessLock } from '../ports.ts';
 import type { ChunkRun } from '../replica/index.ts';
 import { DirtyMap } from './dirty-map.ts';
@@ -84,7 +85,8 @@ export class RestingTracking {
 
   /** Refuses guest writes of trackers that start from now on, or takes them again. */
   async stopWrites(stopped: boolean): Promise<void> {
-    const { stopped: _, ...state } = this.#logging();
+    if (!this.#state) return;
+    const { stopped: _, ...state } = this.#state;
     await this.#save(stopped ? { ...state, stopped } : state);
   }
 
@@ -135,6 +137,18 @@ export class RestingTracking {
       settled.push({ head: heads[i]!, logs: [], contentId: contentIds[i]!, stamp: await diskStamp(disk, ports) });
     }
     await this.#save({ mode: 'logging', tracked: false, clean: true, disks: settled });
+    for (const path of before) await ports.files.remove(path);
+  }
+
+  /** Nothing is known of what the disks hold: whatever was logged or mapped is given up, and a resync has to compare. */
+  async distrust(message: string): Promise<void> {
+    const before = this.#state?.disks.flatMap(({ logs }) => logs.map(({ path }) => path)) ?? [];
+    const { ports, disks } = this.#item;
+    const reason = { code: 'EDITED_OFFLINE' as const, message, sinceMs: ports.clock.nowMs() };
+    const unknown = disks.map(() => {
+      return { head: randomGuid(ports.random.bytes(GUID_BYTES)), logs: [], contentId: '', stamp: '' };
+    });
+    await this.#save({ mode: 'resync-required', reason, tracked: false, clean: true, disks: unknown });
     for (const path of before) await ports.files.remove(path);
   }
 

@@ -101,6 +101,11 @@ export class Stage {
     return this.#state.progress;
   }
 
+  /** The disk was compared to its end, and what differed is here. */
+  get isWhole(): boolean {
+    return (this.progress?.cursor ?? 0) >= chunkCount(this.#state);
+  }
+
   /** Replaces stage.json, durably. */
   async save(change: Partial<Pick<StageState, 'phase' | 'progress'>>): Promise<void> {
     const state = { ...this.#state, ...change };

@@ -1,13 +1,13 @@
 /**
- * failover: the disks of a recovery point as new files in a directory.
+ * Bringing back: the disks of a recovery point as new files in a directory.
  *
  * Needs the store and a key, nothing of the source's host. All disks of the item come back or none: each file gets its
  * final name only when all of them are written and verified.
  */
 import { extname, join } from 'node:path';
-import { formatSize } from '../bytes.ts';
-import { chunkCount } from '../chunker/index.ts';
-import { BlockferryError } from '../errors.ts';
+import { formatSize } from '../../bytes.ts';
+import { chunkCount } from '../../chunker/index.ts';
+import { BlockferryError } from '../../errors.ts';
 import {
   baselineOf,
   type DiskDescription,
@@ -21,24 +21,25 @@ import {
   type RestoreCounts,
   type Root,
   restoreDisk,
-} from '../replica/index.ts';
-import { createDisk, type DiskFormat, type DiskWriter } from '../vhd/index.ts';
-import { latestPoint, readAccess, withReplica, withWorkers } from './open-item.ts';
-import type { FailoverReport, FailoverRequest, ReplicaReference, Session } from './types.ts';
+} from '../../replica/index.ts';
+import { createDisk, type DiskFormat, type DiskWriter } from '../../vhd/index.ts';
+import { latestPoint, readAccess, withWorkers } from '../open-item.ts';
+import type { FailoverReport, Session } from '../types.ts';
 
-/** Brings the disks of a recovery point back. */
-export function failover(
-  session: Session,
-  reference: ReplicaReference,
-  request: FailoverRequest,
-): Promise<FailoverReport> {
-  return withReplica(session, reference, (replica) => bringBack(session, replica, request));
+export interface BringBackRequest {
+  readonly outDirectory: string;
+  readonly format?: DiskFormat;
 }
 
-async function bringBack(session: Session, replica: Replica, request: FailoverRequest): Promise<FailoverReport> {
+/** Writes the disks of a point into a directory. */
+export async function bringBack(
+  session: Session,
+  replica: Replica,
+  point: RecoveryPoint,
+  request: BringBackRequest,
+): Promise<FailoverReport> {
   const { clock, files } = session.ports;
   const startedMs = clock.monotonicMs();
-  const point = choosePoint(replica, request.point);
   await files.makeDirectory(request.outDirectory);
   await checkSpace(session, replica, point, request.outDirectory);
   const format = request.format ?? 'vhdx';

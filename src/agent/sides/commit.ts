@@ -1,0 +1,173 @@
+/**
+ * commit: the disks that were brought back become the side that the replica follows.
+ *
+ * The root decides, by one compare-and-swap; what is local follows it, and a commit that was killed in between is ended by
+ * running it again.
+ */
+import { BlockferryError } from '../../errors.ts';
+import { randomGuid } from '../../guid.ts';
+import type { Ports } from '../../ports.ts';
+import {
+  Committer,
+  isNewestState,
+  isOwner,
+  openReplica,
+  type Replica,
+  type Root,
+  takeOver,
+} from '../../replica/index.ts';
+import { diskStamp, RestingTracking } from '../../tracker/index.ts';
+import { loadKeys } from '../key-sources.ts';
+import { type ItemState, LocalItem } from '../local-state.ts';
+import { openOwn, sessionSignal, withDisks, withLock, withOwn, withStore } from '../open-item.ts';
+import { contentIds, trackedItem } from '../tracking.ts';
+import type { CommitReport, CommitRequest, Session } from '../types.ts';
+import { type FailoverRecord, loadFailover, removeFailover } from './record.ts';
+
+/** Lets the disks that were brought back take over; with `end`, ends protection. */
+export function commit(session: Session, name: string, request: CommitRequest = {}): Promise<CommitReport> {
+  const item = new LocalItem(session.home, name, session.ports.files);
+  return withLock(session, item, async () => {
+    const record = await loadFailover(item, session.ports.files);
+    if (record) return take(session, item, record, request);
+    if (request.end) return endProtection(session, name);
+    throw new BlockferryError('USAGE', `nothing of item "${name}" waits for commit`, {
+      facts: { item: name },
+      hint: `bring its disks back first: blockferry failover ${name} --out DIR, or blockferry failback ${name}`,
+    });
+  });
+}
+
+async function take(
+  session: Session,
+  item: LocalItem,
+  record: FailoverRecord,
+  request: CommitRequest,
+): Promise<CommitReport> {
+  return withStore(session, record.url, async (store) => {
+    const before = await item.find();
+    const replica = await open(session, item, before, record, store);
+    const state = stateAfter(session.ports, item, before, record, replica);
+    const tracked = trackedItem(session, item, state, replica.description);
+    // Holding it keeps trackers out: of the old disks, whose logs end here, and of the new ones.
+    const resting = await RestingTracking.open(tracked);
+    try {
+      const committer = new Committer(replica, 'blockferry', (anchor) => item.saveAnchor(anchor), session.ports);
+      const root = await commitRoot(session, committer, record, request);
+      const goesOn = await beginTracking(session, resting, root, record, state);
+      await session.ports.failpoint('commit.after-tracking');
+      await item.save(state);
+      await removeFailover(item, session.ports.files);
+      if (request.end) await commitEnd(committer, state.side, session.ports);
+      return report(item.name, committer.root, record, goesOn);
+    } finally {
+      await resting.close();
+    }
+  });
+}
+
+async function open(
+  session: Session,
+  item: LocalItem,
+  before: ItemState | undefined,
+  record: FailoverRecord,
+  store: Parameters<typeof openReplica>[0],
+): Promise<Replica> {
+  if (before) return (await openOwn(session, item, before, store)).replica;
+  const materials = await loadKeys(record.keys, session.ports);
+  const replica = await openReplica(store, { materials }, await item.loadAnchor(), { signal: sessionSignal(session) });
+  await item.saveDescription(replica.description);
+  return replica;
+}
+
+/** What the item is once the disks have taken over. */
+function stateAfter(
+  { random }: Ports,
+  item: LocalItem,
+  before: ItemState | undefined,
+  record: FailoverRecord,
+  { description }: Replica,
+): ItemState {
+  const disks = record.disks.map(({ path }) => path);
+  const formats = record.disks.map(({ format }) => format);
+  const former = before && record.fromOurs ? { disks: before.disks, formats: before.formats } : before?.former;
+  const { former: _, ...kept } = before ?? {
+    name: item.name,
+    replicaId: description.replicaId,
+    leaseId: randomGuid(random.bytes(16)).toLowerCase(),
+    keys: record.keys,
+  };
+  return { ...kept, url: record.url, disks, formats, side: record.side, ...(former ? { former } : {}) };
+}
+
+async function commitRoot(
+  session: Session,
+  committer: Committer,
+  record: FailoverRecord,
+  { discardNewer = false }: CommitRequest,
+): Promise<Root> {
+  const { random, clock } = session.ports;
+  // Ended by a kill behind the root: it is done.
+  if (isOwner(committer.root, record.side)) return committer.root;
+  const { side, point, epoch, newestGeneration, planned } = record;
+  const take = { side, point: point.id, epoch, newestGeneration, planned, discardNewer, nowMs: clock.nowMs(), random };
+  return committer.commitOver((root) => takeOver(root, take), sessionSignal(session));
+}
+
+/** Where nothing was written yet and the replica holds nothing newer, what is written next is the next delta. */
+async function beginTracking(
+  session: Session,
+  resting: RestingTracking,
+  root: Root,
+  record: FailoverRecord,
+  state: ItemState,
+): Promise<boolean> {
+  const point = root.points.find(({ id }) => id === record.point.id);
+  const untouched = await isUntouched(session.ports, record);
+  if (!point || !isNewestState(root, point) || !untouched) {
+    const message = untouched
+      ? 'the replica holds more than the point that these disks were made from'
+      : 'the disks were written before the commit, while nobody tracked them';
+    await resting.distrust(message);
+    return false;
+  }
+  const heads = root.disks.map(({ head }) => head);
+  await withDisks(session, state, (disks) => resting.settle(heads, contentIds(disks)));
+  return true;
+}
+
+async function isUntouched(ports: Ports, { disks }: FailoverRecord): Promise<boolean> {
+  for (const disk of disks) if ((await diskStamp(disk, ports)) !== disk.stamp) return false;
+  return true;
+}
+
+function report(item: string, { owner, generation }: Root, record: FailoverRecord, goesOn: boolean): CommitReport {
+  return {
+    ...{ item, generation, epoch: owner.epoch, phase: owner.phase, pointId: record.point.id },
+    disks: record.disks.map(({ path }) => path),
+    tracking: goesOn ? 'logging' : 'resync-required',
+  };
+}
+
+/** "Complete migration": nobody replicates this item any more; the replica stays as it is. */
+function endProtection(session: Session, name: string): Promise<CommitReport> {
+  return withOwn(session, name, async ({ replica, state, saveAnchor, item }) => {
+    const committer = new Committer(replica, 'blockferry', saveAnchor, session.ports);
+    const { owner, generation } = await commitEnd(committer, state.side, session.ports);
+    const point = replica.record.root.points.at(-1)?.id ?? '';
+    const { epoch, phase } = owner;
+    return { item: item.name, generation, epoch, phase, pointId: point, disks: state.disks, tracking: 'ended' };
+  });
+}
+
+function commitEnd(committer: Committer, side: Uint8Array, { clock }: Ports): Promise<Root> {
+  return committer.commitOver((root) => {
+    if (!isOwner(root, side)) {
+      throw new BlockferryError('REPLICA_OTHER_SIDE', 'the replica follows other disks than these', {
+        facts: { epoch: root.owner.epoch },
+        hint: 'protection is ended in the home of the side that the replica follows',
+      });
+    }
+    return { owner: { ...root.owner, phase: 'ended', sinceMs: clock.nowMs() } };
+  });
+}

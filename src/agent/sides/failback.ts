@@ -1,0 +1,297 @@
+/**
+ * failback: the disks of the side that is not the owner become those of the newest point (docs/life.md). `delta` compares them
+ * where they lie, stages what differs beside them while the owner runs, and lays it into them once the owner has stopped;
+ * `full` writes new files. Both end as a failover does: waiting for commit or cancel.
+ *
+ * The disks are the old ones until all that differs is staged, verified and marked complete, durably; from there on running
+ * this again ends with the new ones, whenever it is killed.
+ */
+import { dirname, join, resolve } from 'node:path';
+import { BlockferryError, isBlockferryError } from '../../errors.ts';
+import {
+  catchUp,
+  completeStage,
+  discardStage,
+  isOwner,
+  layStage,
+  openStage,
+  outstandingLogs,
+  proveDisk,
+  type RecoveryPoint,
+  type StageCounts,
+  type StageProgressCounts,
+  type StageSetup,
+  stageDelta,
+} from '../../replica/index.ts';
+import { RestingTracking } from '../../tracker/index.ts';
+import { openDisk, openDiskForWriting, type VirtualDisk } from '../../vhd/index.ts';
+import { runApply } from '../apply.ts';
+import { type ItemState, LocalItem } from '../local-state.ts';
+import { latestPoint, type OwnReplica, openOwn, readAccess, withLock, withOwn, withWorkers } from '../open-item.ts';
+import { trackedItem } from '../tracking.ts';
+import type { FailbackDiskReport, FailbackReport, FailbackRequest, Session } from '../types.ts';
+import { bringBack } from './bring-back.ts';
+import { remember } from './failover.ts';
+import { stop } from './planned.ts';
+import { loadFailover, stageDirectory } from './record.ts';
+
+/** Where a failback goes. */
+type Target = Pick<ItemState, 'disks' | 'formats'>;
+
+/** What is done with one disk. */
+interface DiskWork {
+  readonly disk: number;
+  readonly path: string;
+  readonly format: ItemState['formats'][number];
+  /** Folder of its stage. */
+  readonly directory: string;
+}
+
+/**
+ * Brings the way back to where only `commit` is left; `waiting-for-owner` where the owner of another home has not stopped.
+ * @throws USAGE, SPLIT_BRAIN, ITEM_LOCKED while a tracker serves the disks, DISK_DIFFERS, and what disks and store throw
+ */
+export function failback(session: Session, name: string, request: FailbackRequest): Promise<FailbackReport> {
+  const item = new LocalItem(session.home, name, session.ports.files);
+  return withLock(session, item, () =>
+    withOwn(session, name, async (own) => {
+      await refuseWaiting(session, item);
+      const target = targetOf(own);
+      if (isOwner(own.replica.record.root, own.state.side)) return run(session, own, target, request);
+      // Nobody may write to the disks meanwhile.
+      const resting = await RestingTracking.open(trackedItem(session, item, own.state, own.replica.description));
+      try {
+        return await run(session, own, target, request);
+      } finally {
+        await resting.close();
+      }
+    }),
+  );
+}
+
+async function refuseWaiting({ ports: { files } }: Session, item: LocalItem): Promise<void> {
+  const waiting = await loadFailover(item, files);
+  if (!waiting) return;
+  throw new BlockferryError('USAGE', `a ${waiting.kind} of item "${item.name}" waits for commit or cancel`, {
+    facts: { item: item.name, point: waiting.point.id },
+    hint: `end it with: blockferry commit ${item.name}, or blockferry cancel ${item.name}`,
+  });
+}
+
+/** The disks that are not the truth now: the item's own, or in the owner's home those from before it took over. */
+function targetOf({ replica, state, item }: OwnReplica): Target {
+  if (!isOwner(replica.record.root, state.side)) return state;
+  if (state.former) return state.former;
+  throw new BlockferryError(
+    'USAGE',
+    `the replica follows the disks of item "${item.name}" here: there is no way back`,
+    {
+      facts: { item: item.name },
+      hint: 'failback is run where the machine came from; to bring its disks somewhere else use blockferry failover',
+    },
+  );
+}
+
+async function run(
+  session: Session,
+  first: OwnReplica,
+  target: Target,
+  request: FailbackRequest,
+): Promise<FailbackReport> {
+  const { clock } = session.ports;
+  const startedMs = clock.monotonicMs();
+  const works = diskWorks(first, target);
+  const staged = request.mode === 'delta' ? await stageAll(session, first, works) : [];
+  const counts = { item: first.item.name, mode: request.mode };
+  const own = await stopOwner(session, first);
+  if (!own) {
+    const pointId = latestPoint((await reopen(session, first)).replica).id;
+    const disks = works.map((work, i) => diskReport(work, staged[i]));
+    return { ...counts, state: 'waiting-for-owner', pointId, disks, elapsedMs: clock.monotonicMs() - startedMs };
+  }
+  const point = latestPoint(own.replica);
+  const disks =
+    request.mode === 'delta'
+      ? await layAll(session, own, point, works, staged)
+      : await writeAll(session, own, point, target, request);
+  const brought = disks.map(({ path }, i) => ({ path, format: request.format ?? target.formats[i]! }));
+  await remember(session, own.item, own.replica, {
+    ...{ kind: 'failback', planned: true, inPlace: request.mode === 'delta', point, disks: brought },
+    reference: { name: own.item.name },
+  });
+  if (request.mode === 'delta') for (const { directory } of works) await discardStage(directory, session.ports.files);
+  return { ...counts, state: 'ready', pointId: point.id, disks, elapsedMs: clock.monotonicMs() - startedMs };
+}
+
+function diskWorks({ replica }: OwnReplica, { disks, formats }: Target): readonly DiskWork[] {
+  return replica.description.disks.map((_, disk) => {
+    const path = disks[disk]!;
+    return { disk, path, format: formats[disk]!, directory: stageDirectory(path) };
+  });
+}
+
+/** Compares and fetches while the owner runs. */
+async function stageAll(session: Session, first: OwnReplica, works: readonly DiskWork[]): Promise<StageCounts[]> {
+  const own = await applied(session, first);
+  const point = latestPoint(own.replica);
+  const counts: StageCounts[] = [];
+  for (const work of works) counts.push(await stageOne(session, own, point, work));
+  return counts;
+}
+
+async function stageOne(session: Session, own: OwnReplica, point: RecoveryPoint, work: DiskWork): Promise<StageCounts> {
+  const left = await withStage(session, own, point, work, async ({ stage }) => stage.phase);
+  if (left === 'complete') await endLaying(session, own, work);
+  // What was laid has done its duty: the disk is compared anew.
+  if (left !== 'staging') await discardStage(work.directory, session.ports.files);
+  return bringUp(session, own, point, work);
+}
+
+/**
+ * Brings a stage to the point: where the disk was compared with an older one, by what the trees have differently, which is
+ * quick; else by comparing it.
+ */
+async function bringUp(session: Session, own: OwnReplica, point: RecoveryPoint, work: DiskWork): Promise<StageCounts> {
+  const { id } = own.replica.description.disks[work.disk]!;
+  const onProgress = ({ doneBytes, totalBytes, fetchedBytes }: StageProgressCounts): void => {
+    const progress = { phase: 'failback', disk: id, doneBytes, totalBytes } as const;
+    session.onEvent?.({ type: 'progress', ...progress, transferredBytes: fetchedBytes });
+  };
+  return withStage(session, own, point, work, (setup) =>
+    withTarget(session, work, async (target) => {
+      try {
+        if (setup.stage.isWhole) return await catchUp({ ...setup, target });
+      } catch (error) {
+        if (!isBlockferryError(error, 'SOURCE_CHANGED') && !isBlockferryError(error, 'REPLICA_MANIFEST')) throw error;
+        const message = `disk ${id} is compared once more: ${error.message}`;
+        session.onEvent?.({ type: 'notice', code: 'FAILBACK_COMPARES', message });
+      }
+      return stageDelta({ ...setup, target, onProgress });
+    }),
+  );
+}
+
+/** A run was killed while it wrote the disk: it becomes that of its point before anything else is done with it. */
+async function endLaying(session: Session, own: OwnReplica, work: DiskWork): Promise<void> {
+  const { points } = own.replica.record.root;
+  const newest = latestPoint(own.replica);
+  const id = await withStage(session, own, newest, work, async ({ stage }) => stage.progress?.staged.pointId);
+  const point = points.find((each) => each.id === id);
+  if (point) await layOne(session, own, point, work);
+  // The only state that it could end with is gone: what is there is compared with the newest, whatever it is.
+  else await session.ports.files.removeTree(work.directory);
+}
+
+/** The replica once the owner has stopped and all it had is in the base; undefined while an owner elsewhere goes on. */
+async function stopOwner(session: Session, first: OwnReplica): Promise<OwnReplica | undefined> {
+  const own = await reopen(session, first);
+  const { root } = own.replica.record;
+  const isOurs = isOwner(root, own.state.side);
+  if (isOurs && root.owner.phase !== 'synced') await stop(session, own);
+  else if (root.owner.phase !== 'synced') return undefined;
+  return applied(session, await reopen(session, own));
+}
+
+/** Lays what differs into all disks, and proves that they are the point's. */
+async function layAll(
+  session: Session,
+  own: OwnReplica,
+  point: RecoveryPoint,
+  works: readonly DiskWork[],
+  staged: readonly StageCounts[],
+): Promise<readonly FailbackDiskReport[]> {
+  const caught: StageCounts[] = [];
+  for (const work of works) caught.push(await bringUp(session, own, point, work));
+  for (const work of works) await withStage(session, own, point, work, completeStage);
+  const reports: FailbackDiskReport[] = [];
+  for (const [i, work] of works.entries()) {
+    const { writtenBytes } = await layOne(session, own, point, work);
+    await withWorkers(session, own.replica, (pool) =>
+      withTarget(session, work, (target) =>
+        proveDisk({ replica: own.replica, point, disk: work.disk, target, pool, access: readAccess(session) }),
+      ),
+    );
+    reports.push({ ...diskReport(work, staged[i], caught[i]), writtenBytes });
+  }
+  return reports;
+}
+
+async function layOne(session: Session, own: OwnReplica, point: RecoveryPoint, work: DiskWork) {
+  const { ports } = session;
+  return withStage(session, own, point, work, async (setup) => {
+    const target = await openDiskForWriting(work.path, { ports, format: work.format });
+    try {
+      return await layStage({ ...setup, target });
+    } finally {
+      await target.close();
+    }
+  });
+}
+
+async function writeAll(
+  session: Session,
+  { replica }: OwnReplica,
+  point: RecoveryPoint,
+  { disks: old, formats }: Target,
+  { outDirectory, format = formats[0]! }: FailbackRequest,
+): Promise<readonly FailbackDiskReport[]> {
+  const directory = resolve(outDirectory ?? join(dirname(old[0]!), `failback-${point.id}`));
+  const { disks } = await bringBack(session, replica, point, { outDirectory: directory, format });
+  return disks.map(({ disk, path, writtenBytes, transferredBytes }) => {
+    return { disk, path, differingChunks: 0, readBytes: 0, fetchedBytes: transferredBytes, writtenBytes };
+  });
+}
+
+async function withStage<T>(
+  session: Session,
+  { replica }: OwnReplica,
+  point: RecoveryPoint,
+  { directory, disk }: DiskWork,
+  work: (setup: StageSetup) => Promise<T>,
+): Promise<T> {
+  const { ports } = session;
+  const stage = await openStage({ directory, replica, disk, files: ports.files });
+  try {
+    return await withWorkers(session, replica, (pool) =>
+      work({ stage, replica, point, pool, access: readAccess(session), ports }),
+    );
+  } finally {
+    await stage.close();
+  }
+}
+
+async function withTarget<T>(
+  { ports }: Session,
+  { path, format }: DiskWork,
+  work: (target: VirtualDisk) => Promise<T>,
+): Promise<T> {
+  const target = await openDisk(path, { ports, format });
+  try {
+    return await work(target);
+  } finally {
+    await target.close();
+  }
+}
+
+/** The replica with all that was shipped in its base. */
+async function applied(session: Session, own: OwnReplica): Promise<OwnReplica> {
+  if (outstandingLogs(own.replica.record.root).length === 0) return own;
+  await runApply(session, own);
+  return reopen(session, own);
+}
+
+function reopen(session: Session, { item, state, replica }: OwnReplica): Promise<OwnReplica> {
+  return openOwn(session, item, state, replica.store);
+}
+
+function diskReport({ disk, path }: DiskWork, ...counts: readonly (StageCounts | undefined)[]): FailbackDiskReport {
+  const sum = (value: (each: StageCounts) => number): number =>
+    counts.reduce((total, each) => total + (each ? value(each) : 0), 0);
+  return {
+    ...{ disk: `d${disk}`, path },
+    differingChunks: sum((each) => each.differingChunks),
+    readBytes: sum((each) => each.readBytes),
+    fetchedBytes: sum((each) => each.fetchedBytes),
+    writtenBytes: 0,
+  };
+}

@@ -1,0 +1,176 @@
+/**
+ * failover --planned, in the owner's home: guest writes are stopped, the last delta is shipped and applied, and the disks are
+ * compared with the manifest chunk by chunk. Only then does the replica say that the owner has stopped.
+ *
+ * Whatever fails before that lets the guest write again; a kill leaves it stopped, durably, and running this again goes on.
+ */
+import { join, resolve } from 'node:path';
+import { BlockferryError, isBlockferryError } from '../../errors.ts';
+import {
+  assertReplicating,
+  baselineOf,
+  Committer,
+  compareDisk,
+  encodeProof,
+  FrozenDisk,
+  isOwner,
+  isProcessed,
+  makeProof,
+  type Proof,
+  proofKey,
+  type RecoveryPoint,
+} from '../../replica/index.ts';
+import type { VirtualDisk } from '../../vhd/index.ts';
+import { runApply } from '../apply.ts';
+import { bringCurrent, withServedDisks } from '../bring-current.ts';
+import { LocalItem } from '../local-state.ts';
+import {
+  latestPoint,
+  type OwnReplica,
+  openOwn,
+  readAccess,
+  sessionSignal,
+  withDisks,
+  withLock,
+  withOwn,
+  withWorkers,
+} from '../open-item.ts';
+import { cycle } from '../ship.ts';
+import { type Tracking, trackedItem, withTracking } from '../tracking.ts';
+import type { PlannedReport, PlannedRequest, Session } from '../types.ts';
+import { bringBack } from './bring-back.ts';
+import { remember } from './failover.ts';
+
+/** Stops the owner with all it has in the replica, and brings the disks back if told where. */
+export function failoverPlanned(session: Session, name: string, request: PlannedRequest = {}): Promise<PlannedReport> {
+  const item = new LocalItem(session.home, name, session.ports.files);
+  return withLock(session, item, () =>
+    withOwn(session, name, async (own) => {
+      const { root } = own.replica.record;
+      const hasStopped = isOwner(root, own.state.side) && root.owner.phase === 'synced';
+      const proof = hasStopped ? undefined : await stop(session, own);
+      const { replica } = await openOwn(session, item, own.state, own.replica.store);
+      const point = latestPoint(replica);
+      const stopped = { item: name, pointId: point.id, pointTimeMs: point.timeMs, ...(proof ? { proof } : {}) };
+      if (request.outDirectory === undefined) return stopped;
+      const format = request.format ?? 'vhdx';
+      const outDirectory = resolve(request.outDirectory);
+      const failover = await bringBack(session, replica, point, { format, outDirectory });
+      const disks = failover.disks.map(({ path }) => ({ path, format }));
+      await remember(session, item, replica, { kind: 'failover', planned: true, point, disks, reference: { name } });
+      return { ...stopped, failover };
+    }),
+  );
+}
+
+/** From a running owner to one that has stopped, with the proof that nothing is missing. */
+export async function stop(session: Session, first: OwnReplica): Promise<Proof> {
+  assertReplicating(first.replica.record.root, first.state.side);
+  const { item, state } = first;
+  const { store, description } = first.replica;
+  const tracked = trackedItem(session, item, state, description);
+  const reopen = (): Promise<OwnReplica> => openOwn(session, item, state, store);
+  return withTracking(tracked, async (tracking) => {
+    // Most of it goes while the guest still works.
+    await shipAll(session, first, tracking);
+    const stoppedMs = session.ports.clock.nowMs();
+    await tracking.writes.stop(true);
+    try {
+      await session.ports.failpoint('planned.after-stop');
+      const { pointId } = await cycle(session, await reopen(), tracking.logs);
+      await runApply(session, await reopen());
+      const proof = await prove(session, await reopen(), tracking, pointId, stoppedMs);
+      await session.ports.failpoint('planned.after-proof');
+      await commitStop(session, await reopen(), pointId);
+      return proof;
+    } catch (error) {
+      const { owner } = (await reopen()).replica.record.root;
+      if (owner.phase === 'replicating') await tracking.writes.stop(false);
+      throw error;
+    }
+  });
+}
+
+async function shipAll(session: Session, own: OwnReplica, tracking: Tracking): Promise<void> {
+  try {
+    await cycle(session, own, tracking.logs);
+  } catch (error) {
+    if (!isBlockferryError(error, 'RESYNC_REQUIRED')) throw error;
+    const { item, state, replica } = own;
+    await bringCurrent(session, await openOwn(session, item, state, replica.store), tracking, { phase: 'resync' });
+  }
+}
+
+/** Compares every chunk of the stopped disks with the manifest of the point; keeps what it found here and in the store. */
+async function prove(
+  session: Session,
+  own: OwnReplica,
+  tracking: Tracking,
+  pointId: string,
+  stoppedMs: number,
+): Promise<Proof> {
+  const { replica, item, state } = own;
+  const { files, clock } = session.ports;
+  const point = latestPoint(replica);
+  if (point.id !== pointId || !isProcessed(replica.record.root, point)) {
+    throw new BlockferryError('REPLICA_FENCED', `point ${pointId} is not the newest any more`, {
+      facts: { point: pointId, newest: point.id },
+      hint: 'another process ships this item; stop it, then run the planned failover again',
+    });
+  }
+  const compare = (sources: readonly VirtualDisk[]): Promise<readonly number[]> =>
+    compareAll(session, own, sources, point);
+  const readBytes =
+    tracking.kind === 'served'
+      ? await withServedDisks(session, tracking.client, replica.description.disks.length, compare)
+      : await withDisks(session, state, compare);
+  const proof = makeProof(replica, point, { stoppedMs, provenMs: clock.nowMs(), readBytes });
+  const bytes = encodeProof(proof);
+  await files.makeDirectory(join(item.directory, 'proofs'));
+  await files.replace(join(item.directory, proofKey(pointId)), bytes);
+  await replica.store.put(proofKey(pointId), bytes, { signal: sessionSignal(session) });
+  return proof;
+}
+
+/** Bytes that were read of each disk. @throws DISK_DIFFERS */
+function compareAll(
+  session: Session,
+  { replica }: OwnReplica,
+  sources: readonly VirtualDisk[],
+  point: RecoveryPoint,
+): Promise<readonly number[]> {
+  const baseline = baselineOf(replica.record.root, point);
+  return withWorkers(session, replica, async (pool) => {
+    const read: number[] = [];
+    for (const [disk, source] of sources.entries()) {
+      const { tree, description } = new FrozenDisk(replica, disk, baseline.disks[disk]!, readAccess(session));
+      const { chunkBytes, id, virtualSizeBytes } = description;
+      const onProgress = (doneBytes: number): void => {
+        const progress = { phase: 'prove', disk: id, doneBytes, totalBytes: virtualSizeBytes } as const;
+        session.onEvent?.({ type: 'progress', ...progress, transferredBytes: 0 });
+      };
+      const signal = sessionSignal(session);
+      const counts = await compareDisk({ source, disk, chunkBytes, tree, pool, signal, onProgress });
+      if (counts.differingChunks > 0) throw differs(source, counts.differingChunks);
+      read.push(counts.readBytes);
+    }
+    return read;
+  });
+}
+
+function differs({ info: { chain } }: VirtualDisk, chunks: number): BlockferryError {
+  return new BlockferryError('DISK_DIFFERS', `${chain[0]}: ${chunks} chunks differ from the replica`, {
+    facts: { source: chain[0] ?? '', chunks },
+    hint: 'something wrote to the disk beside the tracker; run blockferry resync, then the planned failover again',
+  });
+}
+
+function commitStop(session: Session, { replica, saveAnchor, state }: OwnReplica, pointId: string): Promise<unknown> {
+  const { clock } = session.ports;
+  const committer = new Committer(replica, 'blockferry', saveAnchor, session.ports);
+  return committer.commitOver((root) => {
+    assertReplicating(root, state.side);
+    const { side, epoch } = root.owner;
+    return { owner: { side, epoch, phase: 'synced', point: pointId, sinceMs: clock.nowMs() } };
+  }, sessionSignal(session));
+}

@@ -1,0 +1,58 @@
+/** `failback NAME --mode delta|full`: the way back to the side that is not the owner. */
+import { Option } from 'commander';
+import { type DiskFormat, type FailbackReport, failback, formatSize } from '../index.ts';
+import type { AddCommand } from './context.ts';
+import { EXIT } from './exit-codes.ts';
+import { count, formatDuration } from './format.ts';
+import { formatOption, withExample } from './options.ts';
+import { sessionOf, type TransferOptions, withTransferOptions } from './session.ts';
+
+interface Options extends TransferOptions {
+  readonly mode: 'delta' | 'full';
+  readonly out?: string;
+  readonly format?: DiskFormat;
+}
+
+export const addFailback: AddCommand = (program, start) => {
+  const command = program
+    .command('failback')
+    .summary('bring the disks of the side that is not the owner up to date')
+    .description(
+      'The way home. delta compares the disks where they lie with the newest recovery point, while the owner runs, stages ' +
+        'what differs beside them, and lays it into them once the owner has stopped; full writes new files. Then commit or ' +
+        'cancel. Exit 3: all is staged, and the owner elsewhere has to stop first (failover --planned in its home).',
+    )
+    .argument('<name>', 'name of the item')
+    .addOption(
+      new Option('--mode <mode>', 'delta: what differs, into the disks that are there; full: new files')
+        .choices(['delta', 'full'])
+        .default('delta'),
+    )
+    .option('--out <dir>', 'directory for the new files (default: a new folder beside the old disks)')
+    .addOption(formatOption('--format', 'format of the new files (default: that of the old disks)'));
+  withExample(withTransferOptions(command), 'blockferry failback web1 --mode delta');
+  command.action(async (name: string, options: Options) => {
+    await start(command, async (context) => {
+      const { mode, out, format } = options;
+      const report = await failback(sessionOf(context, options), name, {
+        mode,
+        ...(out === undefined ? {} : { outDirectory: out }),
+        ...(format === undefined ? {} : { format }),
+      });
+      await context.output.result({ type: 'failback', ...report }, () => failbackLines(report));
+      return report.state === 'ready' ? EXIT.done : EXIT.differences;
+    });
+  });
+};
+
+function failbackLines({ item, state, pointId, disks, elapsedMs }: FailbackReport): string[] {
+  const lines = disks.map(
+    ({ disk, path, differingChunks, readBytes, fetchedBytes, writtenBytes }) =>
+      `${disk}: ${path}, ${count(differingChunks, 'chunk')} differed (${formatSize(readBytes)} read), ${formatSize(fetchedBytes)} fetched, ${formatSize(writtenBytes)} written`,
+  );
+  const next =
+    state === 'ready'
+      ? `its disks are those of recovery point ${pointId}; take over with: blockferry commit ${item}`
+      : 'all that differs is staged; stop the owner with failover --planned in its home, then run this again';
+  return [...lines, `${item}: ${next}, in ${formatDuration(elapsedMs)}`];
+}

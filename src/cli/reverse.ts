@@ -1,0 +1,30 @@
+/** `reverse NAME`: the side that took over begins to replicate. */
+import { formatSize, type ReverseReport, reverse } from '../index.ts';
+import type { AddCommand } from './context.ts';
+import { EXIT } from './exit-codes.ts';
+import { withExample } from './options.ts';
+import { sessionOf, type TransferOptions, withTransferOptions } from './session.ts';
+
+export const addReverse: AddCommand = (program, start) => {
+  const command = program
+    .command('reverse')
+    .summary('replicate from disks that took over')
+    .description(
+      'After a commit: what the guest wrote under track since then is shipped. What was written untracked is found by ' +
+        'comparing, and a note says so. From then on ship and resync work as for any item.',
+    )
+    .argument('<name>', 'name of the item');
+  withExample(withTransferOptions(command), 'blockferry reverse web1');
+  command.action(async (name: string, options: TransferOptions) => {
+    await start(command, async (context) => {
+      const report = await reverse(sessionOf(context, options), name);
+      await context.output.result({ type: 'reverse', ...report }, () => reverseLines(report));
+      return EXIT.done;
+    });
+  });
+};
+
+function reverseLines({ item, by, pointId, sentBytes, readBytes }: ReverseReport): string[] {
+  const how = by === 'logs' ? `${formatSize(readBytes)} of tracked writes` : `${formatSize(readBytes)} compared`;
+  return [`${item}: recovery point ${pointId}, ${how}, ${formatSize(sentBytes)} sent`];
+}
