@@ -11,16 +11,21 @@ import {
   type Seen,
   type Severity,
 } from './reason.ts';
-import { FAILURE_REASONS } from './reasons-failures.ts';
-import { PACE_REASONS } from './reasons-pace.ts';
-import { RESYNC_REASONS } from './reasons-resync.ts';
-import { SIDE_REASONS } from './reasons-sides.ts';
+import { FAILURE_REASONS, type FailureCode } from './reasons-failures.ts';
+import { PACE_REASONS, type PaceCode } from './reasons-pace.ts';
+import { RESYNC_REASONS, type ResyncCode } from './reasons-resync.ts';
+import { SIDE_REASONS, type SideCode } from './reasons-sides.ts';
 import { stateOf } from './state.ts';
 
-/** Everything that can be wrong, the worst of its kind first. */
-const CATALOGUE = { ...FAILURE_REASONS, ...RESYNC_REASONS, ...SIDE_REASONS, ...PACE_REASONS } as const;
+export type ReasonCode = FailureCode | ResyncCode | SideCode | PaceCode;
 
-export type ReasonCode = keyof typeof CATALOGUE;
+/** Everything that can be wrong, the worst of its kind first. */
+const CATALOGUE: Readonly<Record<ReasonCode, Reason>> = {
+  ...FAILURE_REASONS,
+  ...RESYNC_REASONS,
+  ...SIDE_REASONS,
+  ...PACE_REASONS,
+};
 
 export interface Finding {
   readonly code: ReasonCode;
@@ -53,7 +58,7 @@ export function healthOf(
 ): Health {
   const seen: Seen = { facts, state: stateOf(facts), figures, thresholds };
   const findings = REASON_CODES.flatMap(({ code, severity }): readonly Finding[] => {
-    const reason: Reason = CATALOGUE[code];
+    const reason = CATALOGUE[code];
     const cause = reason.cause(seen);
     if (cause === undefined) return [];
     return [{ code, severity, cause, action: reason.next(seen).replaceAll('NAME', facts.item ?? 'NAME') }];

@@ -11,8 +11,35 @@ import { timeText } from './texts.ts';
 
 const RETRY_NOW = 'the agent tries again by itself; blockferry agent retry NAME does it now';
 
+export type FailureCode =
+  | 'REPLICA_ROLLED_BACK'
+  | 'REPLICA_DAMAGED'
+  | 'REPLICA_GONE'
+  | 'STORE_GONE'
+  | 'LOCAL_STATE_DAMAGED'
+  | 'SOURCE_GONE'
+  | 'CHAIN_BROKEN'
+  | 'SOURCE_DAMAGED'
+  | 'SOURCE_UNREADABLE'
+  | 'SOURCE_CHANGED'
+  | 'SPLIT_BRAIN'
+  | 'CREDENTIALS_REFUSED'
+  | 'KEY_MISSING'
+  | 'KEY_REFUSED'
+  | 'STORE_REFUSED'
+  | 'STORE_FULL'
+  | 'STORE_UNREACHABLE'
+  | 'STORE_THROTTLED'
+  | 'STORE_CORRUPTS'
+  | 'REPLICA_HELD'
+  | 'REPLICA_FULL'
+  | 'LOGS_UNUSABLE'
+  | 'REPLICATION_FAILED'
+  | 'FREEZE_FAILED'
+  | 'RETRYING';
+
 /** Worst first. */
-export const FAILURE_REASONS = {
+export const FAILURE_REASONS: Readonly<Record<FailureCode, Reason>> = {
   REPLICA_ROLLED_BACK: reason(
     'critical',
     'somebody put old objects back into the store: find out who; restore knowingly with --from URL, from another home',
@@ -65,9 +92,7 @@ export const FAILURE_REASONS = {
   REPLICATION_FAILED: reason('critical', 'mend what the message names, then: blockferry agent retry NAME'),
   FREEZE_FAILED: reason('warning', 'run the freeze command by hand; crash-consistent points go on'),
   RETRYING: reason('warning', RETRY_NOW),
-} as const satisfies Record<string, Reason>;
-
-export type FailureCode = keyof typeof FAILURE_REASONS;
+};
 
 const REASON_OF: Readonly<Record<ErrorCode, FailureCode>> = {
   USAGE: 'REPLICATION_FAILED',
@@ -139,6 +164,7 @@ const REASON_OF: Readonly<Record<ErrorCode, FailureCode>> = {
   ABORTED: 'RETRYING',
   LOCAL_STATE: 'LOCAL_STATE_DAMAGED',
   TRACKER_GONE: 'RETRYING',
+  AGENT_GONE: 'RETRYING',
   FREEZE_FAILED: 'FREEZE_FAILED',
   NBD_PROTOCOL: 'RETRYING',
   WORKER_FAILED: 'RETRYING',

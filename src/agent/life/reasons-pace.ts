@@ -4,8 +4,23 @@ import type { SpaceVerdict } from '../policy/index.ts';
 import { isFollowed, type Reason, type Seen, type Severity } from './reason.ts';
 import { percentText, spanText, timeText } from './texts.ts';
 
+export type PaceCode =
+  | 'SPACE_STOP'
+  | 'SPACE_THROTTLE'
+  | 'UPLOAD_STUCK'
+  | 'INITIAL_INCOMPLETE'
+  | 'BEHIND'
+  | 'RPO_EXCEEDED'
+  | 'CYCLES_MISSED'
+  | 'LATENCY_HIGH'
+  | 'UPLOAD_SLOW'
+  | 'LOG_FILLING'
+  | 'TRACKER_NOT_RUNNING'
+  | 'SPACE_LOW'
+  | 'APPLY_UNFINISHED';
+
 /** Worst first. */
-export const PACE_REASONS = {
+export const PACE_REASONS: Readonly<Record<PaceCode, Reason>> = {
   SPACE_STOP: space('critical', 'stop', 'no first copy and no resync is begun'),
   SPACE_THROTTLE: space('critical', 'throttle', 'copies are slowed down'),
   UPLOAD_STUCK: upload('critical', 'critical'),
@@ -95,7 +110,7 @@ export const PACE_REASONS = {
     cause: ({ facts: { replica } }) => (replica?.sync === 'apply' ? 'an apply was begun and has not ended' : undefined),
     next: () => 'blockferry apply NAME finishes it',
   },
-} as const satisfies Readonly<Record<string, Reason>>;
+};
 
 /** The newest of what the replica has and what the schedule remembers: an empty cycle may make no new point. */
 function lastCycleMs({ facts: { replica }, figures: { lastSynchronisedMs } }: Seen): number | undefined {

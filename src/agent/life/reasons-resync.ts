@@ -10,8 +10,19 @@ const SPACE_FIRST =
   'free space on the volume of the disks, then blockferry resync NAME, which reads only what may differ';
 const VOLUME_FIRST = 'check the volume of the disks, then blockferry resync NAME, which reads only what may differ';
 
+export type ResyncCode =
+  | 'RESYNC_NO_SPACE'
+  | 'RESYNC_LOG_FAILED'
+  | 'RESYNC_MAP_LOST'
+  | 'RESYNC_EDITED_OFFLINE'
+  | 'RESYNC_LOG_LOST'
+  | 'RESYNC_LOG_CHAIN'
+  | 'RESYNC_LOG_HALF_FULL'
+  | 'RESYNC_NOT_SYNCED'
+  | 'RESYNC_INTERRUPTED';
+
 /** Worst first: what needs more than a resync before it. */
-export const RESYNC_REASONS = {
+export const RESYNC_REASONS: Readonly<Record<ResyncCode, Reason>> = {
   RESYNC_NO_SPACE: because('NO_SPACE', SPACE_FIRST),
   RESYNC_LOG_FAILED: because('LOG_FAILED', VOLUME_FIRST),
   RESYNC_MAP_LOST: because('MAP_LOST', RESYNC_ALL),
@@ -21,7 +32,7 @@ export const RESYNC_REASONS = {
   RESYNC_LOG_HALF_FULL: because('LOG_HALF_FULL', `${RESYNC}; then ship more often, or see why cycles are missed`),
   RESYNC_NOT_SYNCED: because('NOT_SYNCED', RESYNC_ALL),
   RESYNC_INTERRUPTED: because('RESYNC_INTERRUPTED', 'blockferry resync NAME; it goes on where it stopped'),
-} as const satisfies Readonly<Record<`RESYNC_${string}`, Reason>>;
+};
 
 function because(code: ResyncReason['code'], next: string): Reason {
   return {

@@ -2,8 +2,18 @@
 import type { Reason } from './reason.ts';
 import { timeText } from './texts.ts';
 
+export type SideCode =
+  | 'WRITES_NOT_FOLLOWED'
+  | 'REVERSE_MISSING'
+  | 'OTHER_SIDE'
+  | 'PLANNED_FAILOVER_WAITING'
+  | 'GUEST_WRITES_STOPPED'
+  | 'FAILOVER_WAITING'
+  | 'FAILBACK_WAITING'
+  | 'SUSPENDED';
+
 /** Worst first. */
-export const SIDE_REASONS = {
+export const SIDE_REASONS: Readonly<Record<SideCode, Reason>> = {
   WRITES_NOT_FOLLOWED: {
     severity: 'critical',
     cause: ({ facts: { replica, tracking } }) => {
@@ -71,4 +81,4 @@ export const SIDE_REASONS = {
       suspendedSinceMs === undefined ? undefined : `an operator paused it at ${timeText(suspendedSinceMs)}`,
     next: () => 'blockferry agent resume NAME; until then the logs grow, and at half of a disk a resync is required',
   },
-} as const satisfies Readonly<Record<string, Reason>>;
+};

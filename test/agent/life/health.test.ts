@@ -200,9 +200,7 @@ describe('a reason', () => {
   it('of a resync is not told twice, nor before there is a point', () => {
     const twice = { ...marked(HEALTHY, 'LOG_LOST'), lastFailure: failed('HRL_CHAIN').facts.lastFailure! };
     expect(codes({ facts: twice })).toEqual(['RESYNC_LOG_LOST']);
-    expect(codes({ facts: withReplica(marked(HEALTHY), { points: 0 }) })).toEqual(
-      ['INITIAL_INCOMPLETE', 'BEHIND'].slice(0, 1),
-    );
+    expect(codes({ facts: withReplica(marked(HEALTHY), { points: 0 }) })).toEqual(['INITIAL_INCOMPLETE']);
     expect(codes({ facts: withReplica(HEALTHY, { sync: 'resync' }) })).toEqual(['RESYNC_INTERRUPTED']);
   });
 
