@@ -94,6 +94,7 @@ export const ERROR_CODES = {
   ABORTED: 'aborted',
   LOCAL_STATE: 'failed',
   TRACKER_GONE: 'failed',
+  AGENT_GONE: 'failed',
   FREEZE_FAILED: 'failed',
   /** The root has no room for another point, baseline or log. */
   REPLICA_FULL: 'failed',
