@@ -6,6 +6,11 @@ import type * as agent from './agent/index.ts';
 
 const load = (): Promise<typeof agent> => import('./agent/index.ts');
 
+export const startAgent: typeof agent.startAgent = async (...args) => (await load()).startAgent(...args);
+export const connectAgent: typeof agent.connectAgent = async (...args) => (await load()).connectAgent(...args);
+export const loadConfig: typeof agent.loadConfig = async (...args) => (await load()).loadConfig(...args);
+export const readConfig: typeof agent.readConfig = async (...args) => (await load()).readConfig(...args);
+
 
 export const protect: typeof agent.protect = async (...args) => (await load()).protect(...args);
 export const track: typeof agent.track = async (...args) => (await load()).track(...args);

@@ -1,5 +1,34 @@
 /** The door of the item-level operations: what an embedding program and the CLI call. */
 
+import type * as daemon from './daemon/index.ts';
+
+/** The agent brings YAML and metrics along, which no single operation needs: it is loaded when it is called. */
+const loadDaemon = (): Promise<typeof daemon> => import('./daemon/index.ts');
+
+/** Starts an agent in this process (docs/agent.md). */
+export const startAgent: typeof daemon.startAgent = async (...args) => (await loadDaemon()).startAgent(...args);
+/** Talks to the agent of a home. */
+export const connectAgent: typeof daemon.connectAgent = async (...args) => (await loadDaemon()).connectAgent(...args);
+/** Reads the text of a configuration. @throws CONFIG_INVALID with every mistake */
+export const loadConfig = async (...args: Parameters<typeof daemon.loadConfig>): Promise<daemon.AgentConfig> =>
+  (await loadDaemon()).loadConfig(...args);
+/** Reads a configuration file. @throws CONFIG_INVALID with every mistake */
+export const readConfig: typeof daemon.readConfig = async (...args) => (await loadDaemon()).readConfig(...args);
+
+export type {
+  Agent,
+  AgentConfig,
+  AgentControl,
+  AgentEvent,
+  AgentProcesses,
+  AgentStatus,
+  AgentVerb,
+  ConfigChanges,
+  MachineConfig,
+  MachineStatus,
+  StartAgentOptions,
+} from './daemon/index.ts';
+
 export { apply } from './apply.ts';
 export { estimateResync } from './estimate.ts';
 export { points, status, verify } from './inspect.ts';

@@ -19,6 +19,8 @@ export interface Context {
   readonly progress: Progress;
   readonly ports: Ports;
   readonly signal: AbortSignal;
+  /** From now on SIGHUP calls `listener`, and stops nothing. */
+  readonly onHangup: (listener: () => void) => void;
   /** Directory of local state. */
   readonly home: string;
 }

@@ -1,6 +1,7 @@
 /** The command tree: global options, all commands, and what `--help` says around them. */
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { addAgent } from './agent.ts';
 import { addApply } from './apply.ts';
 import { addCancel } from './cancel.ts';
 import { addCheck } from './check.ts';
@@ -47,6 +48,7 @@ const COMMANDS: readonly AddCommand[] = [
   addCancel,
   addFailback,
   addReverse,
+  addAgent,
   addKeyCommands,
   addHrlCommands,
 ];

@@ -19,7 +19,7 @@ export async function run(args: readonly string[]): Promise<never> {
   // A terminal that was closed is no reason to stop a replication.
   process.stderr.on('error', () => {});
   let progress: Progress | undefined;
-  const signal = listenToSignals({
+  const { signal, onHangup } = listenToSignals({
     onStop() {
       progress?.clear();
       process.stderr.write('blockferry: stopping; once more to stop at once\n');
@@ -36,7 +36,7 @@ export async function run(args: readonly string[]): Promise<never> {
     output = new Output(stdout, outputOptions(options));
     const ports = nodePorts(parseFailpoints(process.env['BLOCKFERRY_FAILPOINTS']));
     progress = new Progress(ports.clock, output);
-    exitCode = await body({ output, progress, ports, signal, home: homeDirectory(options) });
+    exitCode = await body({ output, progress, ports, signal, onHangup, home: homeDirectory(options) });
   };
 
   try {

@@ -17,11 +17,20 @@ export interface SignalActions {
   onProgress(): void;
 }
 
-/** Listens from now on; the signal of the result aborts with ABORTED. */
-export function listenToSignals(actions: SignalActions): AbortSignal {
+export interface HeardSignals {
+  /** Aborts with ABORTED. */
+  readonly signal: AbortSignal;
+  /** Gives SIGHUP another meaning: what runs for years reads its configuration again. */
+  readonly onHangup: (listener: () => void) => void;
+}
+
+/** Listens from now on. */
+export function listenToSignals(actions: SignalActions): HeardSignals {
   const controller = new AbortController();
+  let onHangup: (() => void) | undefined;
   for (const name of STOP_SIGNALS) {
     process.on(name, () => {
+      if (name === 'SIGHUP' && onHangup) return onHangup();
       if (controller.signal.aborted) actions.onKill();
       actions.onStop();
       controller.abort(
@@ -32,5 +41,10 @@ export function listenToSignals(actions: SignalActions): AbortSignal {
     });
   }
   if (process.platform !== 'win32') process.on('SIGUSR1', () => actions.onProgress());
-  return controller.signal;
+  return {
+    signal: controller.signal,
+    onHangup: (listener) => {
+      onHangup = listener;
+    },
+  };
 }

@@ -74,7 +74,8 @@ export function defaultNbdPath(directory: string): string {
   return localSocketPath(directory, 'nbd.sock');
 }
 
-function localSocketPath(directory: string, name: string): string {
+/** A Unix socket of that name in the directory; on Windows a named pipe. @throws USAGE where its path is too long */
+export function localSocketPath(directory: string, name: string): string {
   if (process.platform === 'win32') {
     const hash = createHash('sha256').update(join(directory, name)).digest('hex').slice(0, 32);
     return `\\\\.\\pipe\\blockferry-${hash}`;
@@ -90,7 +91,11 @@ function localSocketPath(directory: string, name: string): string {
 }
 
 /** Calls `onLine` for every line; one that is too long ends the connection. */
-export function readLines(socket: Socket, onLine: (line: string) => void): void {
+export function readLines(
+  socket: Socket,
+  onLine: (line: string) => void,
+  lineBytesMax: number = CONTROL_LINE_BYTES_MAX,
+): void {
   let pieces: Buffer[] = [];
   let lengthBytes = 0;
   socket.on('data', (data: Buffer) => {
@@ -104,6 +109,6 @@ export function readLines(socket: Socket, onLine: (line: string) => void): void 
     }
     pieces.push(rest);
     lengthBytes += rest.byteLength;
-    if (lengthBytes > CONTROL_LINE_BYTES_MAX) socket.destroy();
+    if (lengthBytes > lineBytesMax) socket.destroy();
   });
 }

@@ -1,0 +1,301 @@
+/**
+ * The configuration of the agent: from the text of a YAML file to machines with all defaults filled in. docs/agent.md is its
+ * reference. Nothing of the outside is looked at: whether files exist is found out when they are needed.
+ */
+import { dirname, isAbsolute, resolve } from 'node:path';
+import { parseSize } from '../../bytes.ts';
+import { checkChunkBytes } from '../../chunker/index.ts';
+import {
+  DISKS_PER_ITEM_MAX,
+  KEY_SLOTS_MAX,
+  MACHINES_MAX,
+  RECOVERY_POINTS_MAX,
+  SHIPPED_LOGS_MAX,
+} from '../../limits.ts';
+import { isSafeFileName } from '../../replica/index.ts';
+import {
+  type BandwidthProfile,
+  type DailyWindow,
+  isZone,
+  RETENTION_DEFAULT,
+  type RetentionPolicy,
+  retentionFault,
+  WEEKDAYS,
+  type Weekday,
+  windowFault,
+} from '../policy/index.ts';
+import { LANES_MAX } from '../transfer-limits.ts';
+import type { KeySource } from '../types.ts';
+import { type ConfigMap, type ConfigValue, readConfigText } from './config-reader.ts';
+import { durationBetween, parseDuration, parseLoopback, parseMoment } from './config-values.ts';
+import { type AgentConfig, type AppConsistency, LOG_LEVELS, type MachineConfig } from './types.ts';
+
+const AGENT_KEYS = [
+  'home',
+  'time-zone',
+  'lanes',
+  'bandwidth',
+  'metrics',
+  'log',
+  'connection-string-file',
+  'defaults',
+  'machines',
+];
+/** What every machine says for itself. */
+const OWN_KEYS = ['name', 'disks', 'to'];
+const KEY_KEYS = ['key-file', 'passphrase-file', 'certificate'] as const;
+const SHARED_KEYS = [
+  'layout',
+  'chunk-size',
+  'compression',
+  ...KEY_KEYS,
+  'every',
+  'app-consistent',
+  'first-copy-at',
+  'resync',
+  'retention',
+  'apply',
+  'lanes',
+  'rpo-threshold',
+  'low-space',
+  'serve',
+];
+const SECRET = 'secrets do not stand in this file; name a file that holds it';
+const SECRETS: Readonly<Record<string, string>> = {
+  key: `${SECRET}: key-file`,
+  passphrase: `${SECRET}: passphrase-file`,
+  password: `${SECRET}: passphrase-file`,
+  'connection-string': `${SECRET}: connection-string-file`,
+  sas: `${SECRET}: connection-string-file`,
+};
+
+const EVERY_MS_DEFAULT = parseDuration('5min');
+const FREEZE_MS_DEFAULT = parseDuration('30s');
+const APPLY_DEFAULT: MachineConfig['apply'] = { logs: 32, ageMs: parseDuration('1h') };
+const RPO_MS_LEAST = parseDuration('15min');
+const RPO_CYCLES = 3;
+
+/** Where a file stands and which zone its times of day are in. */
+interface Setting {
+  readonly directory: string;
+  readonly zone: string;
+}
+
+/** Reads a configuration. @throws CONFIG_INVALID with every mistake as `path:line:column: what` */
+export function loadConfig(text: string, path: string): AgentConfig {
+  const absolute = resolve(path);
+  return readConfigText(text, path, (root) => readAgent(root.map(AGENT_KEYS, SECRETS), absolute));
+}
+
+function readAgent(map: ConfigMap, path: string): AgentConfig {
+  const directory = dirname(path);
+  const zone = map.get('time-zone')?.parse(parseZone) ?? localZone();
+  const setting: Setting = { directory, zone };
+  const home = map.get('home')?.parse((text) => resolve(directory, text));
+  const metrics = map.get('metrics')?.parse(parseLoopback);
+  const connectionStringFile = map.get('connection-string-file')?.parse((text) => resolve(directory, text));
+  return {
+    path,
+    ...(home === undefined ? {} : { home }),
+    zone,
+    lanes: map.get('lanes')?.integer(1, 1024) ?? LANES_MAX,
+    bandwidth: readBandwidth(map.get('bandwidth'), zone),
+    ...(metrics === undefined ? {} : { metrics }),
+    log: map.get('log')?.oneOf(LOG_LEVELS) ?? 'info',
+    ...(connectionStringFile === undefined ? {} : { connectionStringFile }),
+    machines: readMachines(map, setting),
+  };
+}
+
+function readMachines(map: ConfigMap, setting: Setting): readonly MachineConfig[] {
+  const defaults = map.get('defaults')?.map(SHARED_KEYS, SECRETS);
+  const machines: MachineConfig[] = [];
+  for (const value of map.need('machines')?.list(MACHINES_MAX) ?? []) {
+    const own = value.map([...OWN_KEYS, ...SHARED_KEYS], SECRETS);
+    const machine = readMachine(own, own.over(defaults), setting);
+    // Names of items are names of folders, which some systems do not tell apart by case.
+    const isSame = ({ name }: MachineConfig): boolean => name.toLowerCase() === machine.name.toLowerCase();
+    if (machine.name !== '' && machines.some(isSame)) own.get('name')?.fail(`is "${machine.name}" again`);
+    machines.push(machine);
+  }
+  return machines;
+}
+
+function readMachine(own: ConfigMap, map: ConfigMap, setting: Setting): MachineConfig {
+  const { directory, zone } = setting;
+  const everyMs = map.get('every')?.parse(durationBetween('1s', '1d')) ?? EVERY_MS_DEFAULT;
+  const appConsistent = map.get('app-consistent');
+  const layout = map.get('layout')?.oneOf(['sealed', 'raw']);
+  const chunkBytes = map.get('chunk-size')?.parse(parseChunkBytes);
+  const compression = map.get('compression')?.oneOf(['lz4', 'zstd', 'none']);
+  const firstCopyAtMs = map.get('first-copy-at')?.parse(parseMoment);
+  const serve = map.get('serve')?.map(['listen']).need('listen')?.parse(parseListen);
+  return {
+    name: own.need('name')?.parse(parseName) ?? '',
+    disks: readDisks(own.need('disks'), directory),
+    url: own.need('to')?.parse(parseUrl) ?? '',
+    ...(layout === undefined ? {} : { layout }),
+    ...(chunkBytes === undefined ? {} : { chunkBytes }),
+    ...(compression === undefined ? {} : { compression }),
+    keys: readKeys(map, directory),
+    everyMs,
+    ...(appConsistent ? { appConsistent: readAppConsistent(appConsistent, everyMs) } : {}),
+    ...(firstCopyAtMs === undefined ? {} : { firstCopyAtMs }),
+    resync: readResync(map.get('resync'), zone),
+    retention: readRetention(map.get('retention')),
+    apply: readApply(map.get('apply')),
+    lanes: readLanes(map.get('lanes')),
+    rpoThresholdMs:
+      map.get('rpo-threshold')?.parse(durationBetween('1s', '30d')) ?? Math.max(RPO_MS_LEAST, RPO_CYCLES * everyMs),
+    lowSpace: map.get('low-space')?.oneOf(['act', 'tell']) ?? 'act',
+    ...(serve === undefined ? {} : { serve: { listen: serve } }),
+  };
+}
+
+function readDisks(value: ConfigValue | undefined, directory: string): readonly string[] {
+  const disks: string[] = [];
+  for (const each of value?.list(DISKS_PER_ITEM_MAX) ?? []) {
+    const path = each.parse((text) => resolve(directory, text));
+    if (path !== undefined && disks.includes(path)) each.fail(`names ${path} twice`);
+    if (path !== undefined) disks.push(path);
+  }
+  if (value && disks.length === 0) value.fail('names no disk');
+  return disks;
+}
+
+function readKeys(map: ConfigMap, directory: string): readonly KeySource[] {
+  return KEY_KEYS.flatMap((type) =>
+    (map.get(type)?.list(KEY_SLOTS_MAX) ?? []).flatMap((value) => {
+      const path = value.parse((text) => resolve(directory, text));
+      return path === undefined ? [] : [{ type, path }];
+    }),
+  );
+}
+
+function readAppConsistent(value: ConfigValue, cycleMs: number): AppConsistency {
+  const map = value.map(['every', 'freeze', 'thaw', 'timeout']);
+  const everyMs = map.need('every')?.parse(durationBetween('1s', '30d')) ?? cycleMs;
+  if (everyMs < cycleMs) map.get('every')?.fail('is shorter than a cycle');
+  const freeze = map.get('freeze')?.text();
+  const thaw = map.get('thaw')?.text();
+  if ((freeze === undefined) !== (thaw === undefined)) value.fail('needs "freeze" and "thaw" together');
+  const timeoutMs = map.get('timeout')?.parse(durationBetween('1s', '1h')) ?? FREEZE_MS_DEFAULT;
+  const commands = freeze === undefined || thaw === undefined ? {} : { freeze, thaw };
+  return { everyMs, ...commands, timeoutMs };
+}
+
+/** `manual`, `18:30-06:00`, or a map that names days too. */
+function readResync(value: ConfigValue | undefined, zone: string): MachineConfig['resync'] {
+  const fallback: DailyWindow = { from: '18:30', to: '06:00', zone };
+  if (!value) return fallback;
+  if (value.isMap) return readWindow(value, value.map(['from', 'to', 'days']), zone) ?? fallback;
+  return (
+    value.parse((text): MachineConfig['resync'] => {
+      if (text === 'manual') return text;
+      const [from = '', to = '', ...rest] = text.split('-').map((part) => part.trim());
+      const window = { from, to, zone };
+      if (rest.length === 0 && windowFault(window) === undefined) return window;
+      throw new RangeError(`"${text}" is neither manual nor a window such as 18:30-06:00`);
+    }) ?? fallback
+  );
+}
+
+function readWindow(value: ConfigValue, map: ConfigMap, zone: string): DailyWindow | undefined {
+  const from = map.need('from')?.text();
+  const to = map.need('to')?.text();
+  const days = map
+    .get('days')
+    ?.list(WEEKDAYS.length)
+    .map((day): Weekday | undefined => day.oneOf(WEEKDAYS))
+    .filter((day) => day !== undefined);
+  if (from === undefined || to === undefined) return undefined;
+  const window: DailyWindow = { from, to, ...(days === undefined ? {} : { days }), zone };
+  const fault = windowFault(window);
+  return fault === undefined ? window : value.fail(`is wrong: ${fault}`);
+}
+
+function readBandwidth(value: ConfigValue | undefined, zone: string): BandwidthProfile {
+  if (!value) return {};
+  const map = value.map(['work-hours', 'other']);
+  const other = map.get('other')?.parse(parseRate);
+  const hours = map.get('work-hours');
+  const inHours = hours?.map(['from', 'to', 'days', 'limit']);
+  const window = hours && inHours && readWindow(hours, inHours, zone);
+  const limit = inHours?.need('limit')?.parse(parseRate);
+  return {
+    ...(window && limit !== undefined ? { workHours: { ...window, bytesPerSecond: limit } } : {}),
+    ...(other === undefined ? {} : { otherBytesPerSecond: other }),
+  };
+}
+
+function readRetention(value: ConfigValue | undefined): RetentionPolicy {
+  if (!value) return RETENTION_DEFAULT;
+  const map = value.map(['keep', 'app-consistent-keep', 'points']);
+  const span = durationBetween('1s', '3650d');
+  const appConsistentKeepMs = map.get('app-consistent-keep')?.parse(span);
+  const policy: RetentionPolicy = {
+    ...RETENTION_DEFAULT,
+    keepMs: map.get('keep')?.parse(span) ?? RETENTION_DEFAULT.keepMs,
+    ...(appConsistentKeepMs === undefined ? {} : { appConsistentKeepMs }),
+    pointsMax: map.get('points')?.integer(1, RECOVERY_POINTS_MAX) ?? RETENTION_DEFAULT.pointsMax,
+  };
+  const fault = retentionFault(policy);
+  if (fault !== undefined) value.fail(`is wrong: ${fault}`);
+  return policy;
+}
+
+function readApply(value: ConfigValue | undefined): MachineConfig['apply'] {
+  const map = value?.map(['logs', 'age']);
+  return {
+    logs: map?.get('logs')?.integer(1, SHIPPED_LOGS_MAX / 2) ?? APPLY_DEFAULT.logs,
+    ageMs: map?.get('age')?.parse(durationBetween('1s', '30d')) ?? APPLY_DEFAULT.ageMs,
+  };
+}
+
+function readLanes(value: ConfigValue | undefined): MachineConfig['lanes'] {
+  const map = value?.map(['min', 'max']);
+  const max = map?.get('max')?.integer(1, LANES_MAX) ?? LANES_MAX;
+  const min = map?.get('min')?.integer(1, LANES_MAX) ?? Math.min(4, max);
+  if (min > max) value?.fail(`asks for at least ${min} and at most ${max}`);
+  return { min: Math.min(min, max), max };
+}
+
+function parseName(text: string): string {
+  if (isSafeFileName(text) && text.length <= 128) return text;
+  throw new RangeError(`"${text}" is no name; use letters, digits, blanks, dots, hyphens and underscores`);
+}
+
+function parseUrl(text: string): string {
+  if (text.includes('?')) throw new RangeError('it carries a SAS; use connection-string-file, or a managed identity');
+  if (/^(?:https?|file):\/\/./.test(text) && URL.canParse(text)) return text;
+  throw new RangeError(
+    `"${text}" is no URL of a store, such as file:///DIR or https://ACCOUNT.blob.core.windows.net/CONTAINER/PREFIX`,
+  );
+}
+
+function parseListen(text: string): string {
+  if (text.startsWith('unix:') && isAbsolute(text.slice('unix:'.length))) return text;
+  parseLoopback(text);
+  return text;
+}
+
+function parseChunkBytes(text: string): number {
+  const bytes = parseSize(text);
+  checkChunkBytes(bytes);
+  return bytes;
+}
+
+function parseRate(text: string): number {
+  const bytes = parseSize(text);
+  if (bytes >= 1) return bytes;
+  throw new RangeError('nothing a second would stop everything; leave it out for no cap');
+}
+
+function parseZone(text: string): string {
+  if (isZone(text)) return text;
+  throw new RangeError(`"${text}" is no time zone; write for example Europe/Berlin`);
+}
+
+function localZone(): string {
+  return new Intl.DateTimeFormat().resolvedOptions().timeZone;
+}

@@ -1,0 +1,164 @@
+/**
+ * The agent's scheduler: all machines of a configuration, each in its loop, with one shared line. Its only contact with the
+ * world are its ports, so the same code runs for years on a host, and for years of virtual time in a simulation.
+ */
+import { BlockferryError } from '../../errors.ts';
+import type { Clock } from '../../ports.ts';
+import { bandwidthAt, nextBandwidthChange } from '../policy/index.ts';
+import { Machine } from './machine.ts';
+import { Shares } from './shares.ts';
+import type {
+  AgentConfig,
+  AgentEvent,
+  AgentHappening,
+  AgentStateStore,
+  MachineConfig,
+  MachineOperations,
+  MachineStatus,
+} from './types.ts';
+
+/** A wall clock that was set is noticed no later than this. */
+const SLEEP_MS_MAX = 3_600_000;
+/** A loop that broke by a fault of its own begins again after this. */
+const RESTART_MS = 60_000;
+
+/** What the engine takes of a configuration. */
+export type EngineConfig = Pick<AgentConfig, 'zone' | 'lanes' | 'bandwidth' | 'machines'>;
+
+export interface AgentEngineOptions {
+  readonly config: EngineConfig;
+  readonly operations: (machine: MachineConfig) => MachineOperations;
+  readonly clock: Clock;
+  readonly state: AgentStateStore;
+  readonly onEvent: (event: AgentEvent) => void;
+}
+
+/** What a new configuration changed: names of machines. */
+export interface ConfigChanges {
+  readonly added: readonly string[];
+  readonly removed: readonly string[];
+  readonly changed: readonly string[];
+}
+
+interface RunningMachine {
+  readonly machine: Machine;
+  readonly stop: AbortController;
+  readonly ended: Promise<void>;
+}
+
+export class AgentEngine {
+  readonly #options: AgentEngineOptions;
+  readonly #shares: Shares;
+  readonly #running: Map<string, RunningMachine> = new Map();
+  #config: EngineConfig;
+  #signal: AbortSignal | undefined;
+  #reconfigured: AbortController = new AbortController();
+
+  constructor(options: AgentEngineOptions) {
+    this.#options = options;
+    this.#config = options.config;
+    const { lanes, bandwidth } = options.config;
+    this.#shares = new Shares(lanes, bandwidthAt(bandwidth, options.clock.nowMs()));
+  }
+
+  /** Runs until the signal fires; resolves when everything under way has ended and is remembered. */
+  async run(signal: AbortSignal): Promise<void> {
+    this.#signal = signal;
+    for (const config of this.#config.machines) this.#start(config, signal);
+    this.tell({ type: 'agent-started', machines: this.#running.size });
+    await this.#keepBandwidth(signal);
+    while (this.#running.size > 0) await Promise.all([...this.#running.values()].map(({ ended }) => ended));
+    this.tell({ type: 'agent-stopped', machines: this.#config.machines.length });
+  }
+
+  status(): readonly MachineStatus[] {
+    return this.#config.machines.flatMap(({ name }) => this.#running.get(name)?.machine.status() ?? []);
+  }
+
+  /** @throws ITEM_NOT_FOUND */
+  machine(name: string): Machine {
+    const running = this.#running.get(name);
+    if (running) return running.machine;
+    throw new BlockferryError('ITEM_NOT_FOUND', `the agent has no machine "${name.slice(0, 128)}"`, {
+      facts: { name: name.slice(0, 128) },
+      hint: 'blockferry agent status lists them; add it to the configuration, then blockferry agent reload',
+    });
+  }
+
+  /** Takes a new configuration: machines are added, removed and changed while the others go on. */
+  async apply(config: EngineConfig): Promise<ConfigChanges> {
+    const before = new Map(this.#config.machines.map((machine) => [machine.name, JSON.stringify(machine)]));
+    const after = new Set(config.machines.map(({ name }) => name));
+    const removed = [...before.keys()].filter((name) => !after.has(name));
+    const added = config.machines.filter(({ name }) => !before.has(name));
+    const changed = config.machines.filter((machine) => {
+      const was = before.get(machine.name);
+      return was !== undefined && was !== JSON.stringify(machine);
+    });
+    for (const name of removed) await this.#stop(name);
+    this.#config = config;
+    this.#reconfigured.abort();
+    for (const machine of changed) {
+      await this.machine(machine.name).reconfigure(machine, this.#options.operations(machine));
+    }
+    if (this.#signal) for (const machine of added) this.#start(machine, this.#signal);
+    // What waits for a person waits for just this.
+    const same = config.machines.filter(({ name }) => before.has(name) && !changed.some((each) => each.name === name));
+    for (const { name } of same) await this.machine(name).retryIfWaiting();
+    const names = (machines: readonly MachineConfig[]): readonly string[] => machines.map(({ name }) => name);
+    const changes = { added: names(added), removed, changed: names(changed) };
+    this.tell({ type: 'config-reloaded', ...changes });
+    return changes;
+  }
+
+  /** Adds the time to what happens, and passes it on. */
+  tell(happening: AgentHappening): void {
+    this.#options.onEvent({ ...happening, timeMs: this.#options.clock.nowMs() });
+  }
+
+  #start(config: MachineConfig, signal: AbortSignal): void {
+    const { operations, clock, state } = this.#options;
+    const { zone } = this.#config;
+    const setup = { zone, clock, state, shares: this.#shares, tell: (each: AgentHappening) => this.tell(each) };
+    const machine = new Machine({ ...setup, config, operations: operations(config) });
+    const stop = new AbortController();
+    const ended = this.#keep(machine, AbortSignal.any([signal, stop.signal])).finally(() => {
+      this.#running.delete(config.name);
+    });
+    this.#running.set(config.name, { machine, stop, ended });
+  }
+
+  async #stop(name: string): Promise<void> {
+    const running = this.#running.get(name);
+    running?.stop.abort(new BlockferryError('ABORTED', 'it was taken out of the configuration'));
+    await running?.ended;
+  }
+
+  /** Runs a machine's loop; a fault of our own in it must not leave the machine without one. */
+  async #keep(machine: Machine, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        await machine.run(signal);
+      } catch (error) {
+        if (signal.aborted) return;
+        const message = `its loop broke and begins again: ${error instanceof Error ? error.stack : error}`;
+        this.tell({ type: 'notice', machine: machine.name, code: 'UNEXPECTED', message });
+        await this.#options.clock.sleep(RESTART_MS, signal).catch(() => {});
+      }
+    }
+  }
+
+  /** Gives out what the profile allows, whenever that changes. */
+  async #keepBandwidth(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    while (!signal.aborted) {
+      const { lanes, bandwidth } = this.#config;
+      this.#reconfigured = new AbortController();
+      const nowMs = clock.nowMs();
+      this.#shares.set(lanes, bandwidthAt(bandwidth, nowMs));
+      const changeMs = nextBandwidthChange(bandwidth, nowMs) ?? Number.POSITIVE_INFINITY;
+      const waitMs = Math.min(SLEEP_MS_MAX, changeMs - nowMs);
+      await clock.sleep(waitMs, AbortSignal.any([signal, this.#reconfigured.signal])).catch(() => {});
+    }
+  }
+}

@@ -1,0 +1,119 @@
+/**
+ * What the engine can do with a machine of this home: the item-level operations with the machine's configuration, its share of
+ * the line, and every failure as a BlockferryError.
+ */
+import { dirname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { BlockferryError, isBlockferryError } from '../../errors.ts';
+import { apply } from '../apply.ts';
+import { gatherFacts } from '../facts.ts';
+import type { ItemFacts } from '../life/index.ts';
+import { LocalItem } from '../local-state.ts';
+import { publicUrl } from '../open-item.ts';
+import { protect } from '../protect.ts';
+import { resync } from '../resync.ts';
+import { ship } from '../ship.ts';
+import { TransferLimits } from '../transfer-limits.ts';
+import type { ProtectRequest, Session, ShipRequest } from '../types.ts';
+import type { AgentProcesses, MachineConfig, MachineOperations, OperationContext } from './types.ts';
+
+/** What all machines of an agent share. */
+export type SessionBase = Pick<Session, 'ports' | 'home' | 'environment' | 'workers' | 'onEvent'>;
+
+export function machineOperations(
+  base: SessionBase,
+  config: MachineConfig,
+  processes: AgentProcesses | undefined,
+): MachineOperations {
+  const { name } = config;
+  const session = (context: OperationContext): Session => sessionOf(base, context);
+  return {
+    observe: (context) => observe(session(context), config),
+    protect: (context) => protect(session(context), protectRequest(config)),
+    ship: (context) => ship(session(context), name, shipRequest(config, context.consistency, processes)),
+    apply: (context) => apply(session(context), { name }),
+    resync: (context) => resync(session(context), name),
+    prune: async () => ({ dropped: 0 }),
+    space: () => fullestVolume(base, config),
+  };
+}
+
+/** The limits of a session follow the share as long as the operation runs. */
+function sessionOf(base: SessionBase, context: OperationContext): Session {
+  const { lanes, bandwidthBytesPerSecond, signal } = context;
+  const limits = new TransferLimits(base.ports.clock, lanes, bandwidthBytesPerSecond);
+  context.onShare((share) => limits.set(share.lanes, share.bandwidthBytesPerSecond));
+  return { ...base, signal, limits };
+}
+
+/** @throws CONFIG_INVALID if the item is another one than the configuration describes */
+async function observe(session: Session, config: MachineConfig): Promise<ItemFacts> {
+  const item = new LocalItem(session.home, config.name, session.ports.files);
+  try {
+    const state = await item.find();
+    if (state) checkSame(config, state);
+    return await gatherFacts(session, config.name);
+  } catch (error) {
+    if (!isBlockferryError(error, 'ITEM_NOT_FOUND')) throw error;
+    return { nowMs: session.ports.clock.nowMs(), item: config.name };
+  }
+}
+
+function checkSame(
+  { name, disks, url }: MachineConfig,
+  item: { readonly disks: readonly string[]; readonly url: string },
+): void {
+  const sameDisks = item.disks.length === disks.length && item.disks.every((disk, i) => disk === disks[i]);
+  if (sameDisks && publicUrl(item.url) === publicUrl(url)) return;
+  throw new BlockferryError(
+    'CONFIG_INVALID',
+    `item "${name}" is protected with other disks or to another store than configured`,
+    {
+      facts: { name },
+      hint: `it has ${item.disks.join(', ')} to ${publicUrl(item.url)}; write that, or take another name for another replica`,
+    },
+  );
+}
+
+function protectRequest({ name, disks, url, keys, layout, chunkBytes, compression }: MachineConfig): ProtectRequest {
+  return {
+    ...{ name, disks, url, keys },
+    ...(layout === undefined ? {} : { layout }),
+    ...(chunkBytes === undefined ? {} : { chunkBytes }),
+    ...(compression === undefined ? {} : { compression }),
+  };
+}
+
+function shipRequest(
+  { appConsistent }: MachineConfig,
+  consistency: 'crash' | 'app',
+  processes: AgentProcesses | undefined,
+): ShipRequest {
+  const { freeze, thaw, timeoutMs } = appConsistent ?? {};
+  if (consistency === 'crash' || freeze === undefined || thaw === undefined || !processes) return { consistency };
+  return {
+    consistency,
+    freeze: (signal) => processes.shell('freeze', freeze, signal),
+    thaw: () => processes.shell('thaw', thaw),
+    ...(timeoutMs === undefined ? {} : { freezeTimeoutMs: timeoutMs }),
+  };
+}
+
+/** Of the volumes that replication writes to: logs lie beside the disks, state in the home, a folder store on its own. */
+async function fullestVolume(
+  { ports: { files }, home }: SessionBase,
+  { disks, url }: MachineConfig,
+): Promise<{ readonly freeBytes: number; readonly totalBytes: number }> {
+  const places = new Set([home, ...disks.map((disk) => dirname(disk))]);
+  if (url.startsWith('file:')) places.add(fileURLToPath(url));
+  const volumes: { readonly freeBytes: number; readonly totalBytes: number }[] = [];
+  for (const place of places) {
+    // A folder store is made by the first copy.
+    if (!(await files.exists(place))) continue;
+    volumes.push({ freeBytes: await files.freeBytes(place), totalBytes: await files.volumeBytes(place) });
+  }
+  volumes.sort((a, b) => a.freeBytes / a.totalBytes - b.freeBytes / b.totalBytes);
+  const [fullest] = volumes;
+  if (fullest) return fullest;
+  throw new BlockferryError('LOCAL_STATE', `none of ${[...places].join(', ')} is there`);
+}

@@ -1,0 +1,226 @@
+/**
+ * The agent as a program embeds it: takes the lock of the home, runs the engine over the real operations, answers on the control
+ * socket, serves metrics, and keeps trackers running. Everything it starts ends with `stop`.
+ */
+import { BlockferryError } from '../../errors.ts';
+import { CONFIG_BYTES_MAX, KEY_FILE_BYTES_MAX } from '../../limits.ts';
+import type { Ports } from '../../ports.ts';
+import type { Session } from '../types.ts';
+import { loadConfig } from './config.ts';
+import { agentSocketPath } from './control-protocol.ts';
+import { AgentControlServer } from './control-server.ts';
+import { AgentEngine, type ConfigChanges } from './engine.ts';
+import { EventStreams } from './event-streams.ts';
+import { machineOperations } from './operations.ts';
+import { agentDirectory, fileStateStore } from './state-store.ts';
+import type { AgentConfig, AgentEvent, AgentProcesses, AgentStatus, MachineConfig } from './types.ts';
+
+export interface StartAgentOptions {
+  readonly config: AgentConfig;
+  readonly ports: Ports;
+  /** Credentials for stores, unless the configuration names a file of them. */
+  readonly environment: Session['environment'];
+  /** Where local state is kept, unless the configuration says it. */
+  readonly home?: string;
+  /** Ends the agent, as `stop` does. */
+  readonly signal?: AbortSignal;
+  readonly onEvent?: (event: AgentEvent) => void;
+  /** Without them freeze and thaw commands, and `serve`, are refused. */
+  readonly processes?: AgentProcesses;
+  /** Worker threads of each operation. */
+  readonly workers?: number;
+}
+
+/** A running agent. */
+export interface Agent {
+  status(): AgentStatus;
+  /** Events from this call on, until the agent ends. */
+  events(): AsyncIterableIterator<AgentEvent>;
+  /** Reads its configuration file again, or takes another one. @throws CONFIG_INVALID; then nothing has changed */
+  reload(config?: AgentConfig): Promise<ConfigChanges>;
+  pause(name: string): Promise<void>;
+  resume(name: string): Promise<void>;
+  retry(name: string): Promise<void>;
+  resync(name: string): Promise<void>;
+  /** Ends what is under way at its next safe place; resolves when all is over. */
+  stop(): Promise<void>;
+  /** Resolves when the agent has ended. */
+  readonly ended: Promise<void>;
+}
+
+/** Starts the agent. @throws ITEM_LOCKED if another one has the home */
+export async function startAgent(options: StartAgentOptions): Promise<Agent> {
+  const { config, ports, processes } = options;
+  checkProcesses(config, processes);
+  const home = config.home ?? options.home;
+  if (home === undefined) {
+    throw new BlockferryError('USAGE', 'no home is given', { hint: 'write "home" into the configuration' });
+  }
+  const directory = agentDirectory(home);
+  await ports.files.makeDirectory(directory);
+  const lock = await ports.lock(directory, `the agent of ${home}`);
+  try {
+    const environment = await environmentOf(config, options.environment, ports);
+    const agent = new RunningAgent({ ...options, environment }, home);
+    await agent.start(() => lock.release());
+    return agent;
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
+}
+
+class RunningAgent implements Agent {
+  #ended: Promise<void> = Promise.resolve();
+  readonly #options: StartAgentOptions;
+  readonly #home: string;
+  readonly #engine: AgentEngine;
+  readonly #control: AgentControlServer;
+  readonly #streams: EventStreams = new EventStreams();
+  readonly #stop: AbortController = new AbortController();
+  readonly #startedMs: number;
+  #config: AgentConfig;
+
+  constructor(options: StartAgentOptions, home: string) {
+    const { config, ports, environment, workers, processes } = options;
+    this.#options = options;
+    this.#home = home;
+    this.#config = config;
+    this.#startedMs = ports.clock.nowMs();
+    const base = { ports, home, environment, ...(workers === undefined ? {} : { workers }) };
+    this.#engine = new AgentEngine({
+      config,
+      clock: ports.clock,
+      state: fileStateStore(agentDirectory(home), config.zone, ports.files),
+      operations: (machine) =>
+        machineOperations({ ...base, onEvent: (event) => this.#notice(machine, event) }, machine, processes),
+      onEvent: (event) => this.#tell(event),
+    });
+    this.#control = new AgentControlServer(this);
+  }
+
+  /** Listens, then runs until it is stopped; what was started by then ends with it. */
+  async start(release: () => Promise<void>): Promise<void> {
+    const { ports, signal } = this.#options;
+    await this.#control.listen(agentSocketPath(this.#home), ports.files);
+    this.#ended = this.#run(signal ? AbortSignal.any([signal, this.#stop.signal]) : this.#stop.signal, release);
+  }
+
+  get ended(): Promise<void> {
+    return this.#ended;
+  }
+
+  status(): AgentStatus {
+    return {
+      home: this.#home,
+      config: this.#config.path,
+      startedMs: this.#startedMs,
+      machines: this.#engine.status(),
+    };
+  }
+
+  events(): AsyncIterableIterator<AgentEvent> {
+    return this.#streams.open();
+  }
+
+  async reload(config?: AgentConfig): Promise<ConfigChanges> {
+    try {
+      const next = config ?? (await readConfig(this.#config.path, this.#options.ports));
+      checkProcesses(next, this.#options.processes);
+      const changes = await this.#engine.apply(next);
+      this.#config = next;
+      return changes;
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      this.#engine.tell({ type: 'config-refused', message });
+      throw error;
+    }
+  }
+
+  pause(name: string): Promise<void> {
+    return this.#engine.machine(name).pause();
+  }
+
+  resume(name: string): Promise<void> {
+    return this.#engine.machine(name).resume();
+  }
+
+  retry(name: string): Promise<void> {
+    return this.#engine.machine(name).retry();
+  }
+
+  resync(name: string): Promise<void> {
+    return this.#engine.machine(name).resync();
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort(new BlockferryError('ABORTED', 'the agent ends'));
+    await this.ended;
+  }
+
+  async #run(signal: AbortSignal, release: () => Promise<void>): Promise<void> {
+    try {
+      // Who started it listens first.
+      await this.#options.ports.clock.sleep(0);
+      await this.#engine.run(signal);
+    } finally {
+      this.#streams.close();
+      await this.#control.close();
+      await release();
+    }
+  }
+
+  #tell(event: AgentEvent): void {
+    this.#options.onEvent?.(event);
+    this.#streams.push(event);
+    this.#control.push(event);
+  }
+
+  #notice({ name }: MachineConfig, event: Parameters<NonNullable<Session['onEvent']>>[0]): void {
+    if (event.type !== 'notice') return;
+    const { code, message } = event;
+    this.#engine.tell({ type: 'notice', machine: name, code, message });
+  }
+}
+
+/** Reads a configuration file. @throws CONFIG_INVALID */
+export async function readConfig(path: string, { files }: Pick<Ports, 'files'>): Promise<AgentConfig> {
+  let bytes: Uint8Array | undefined;
+  try {
+    bytes = await files.readSmall(path, CONFIG_BYTES_MAX);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new BlockferryError('CONFIG_INVALID', `${path}: cannot be read: ${reason}`, {
+      cause,
+      facts: { source: path },
+    });
+  }
+  if (bytes) return loadConfig(Buffer.from(bytes).toString('utf8'), path);
+  throw new BlockferryError('CONFIG_INVALID', `${path}: there is no such file`, { facts: { source: path } });
+}
+
+function checkProcesses({ machines, path }: AgentConfig, processes: AgentProcesses | undefined): void {
+  const needing = machines.find(({ serve, appConsistent }) => serve ?? appConsistent?.freeze);
+  if (!needing || processes) return;
+  throw new BlockferryError(
+    'UNSUPPORTED',
+    `${path}: machine "${needing.name}" has commands to run, and no way to run them was given`,
+    {
+      hint: 'give startAgent "processes", or run it as blockferry agent',
+    },
+  );
+}
+
+async function environmentOf(
+  { connectionStringFile: path }: AgentConfig,
+  environment: Session['environment'],
+  { files }: Ports,
+): Promise<Session['environment']> {
+  if (path === undefined) return environment;
+  const bytes = await files.readSmall(path, KEY_FILE_BYTES_MAX);
+  if (bytes) return { ...environment, connectionString: Buffer.from(bytes).toString('utf8').trim() };
+  throw new BlockferryError('KEY_MISSING', `${path}: there is no such file`, {
+    facts: { source: path },
+    hint: 'connection-string-file names a file with the connection string of the storage account',
+  });
+}

@@ -1,0 +1,239 @@
+/**
+ * What the parts of the agent say to each other: its configuration, the ports of the engine, what a machine remembers,
+ * events and status. All sizes in bytes, all times in Unix milliseconds, all spans in milliseconds.
+ */
+import type { Compression } from '../../chunker/index.ts';
+import type { ErrorCode } from '../../errors.ts';
+import type { Layout } from '../../replica/index.ts';
+import type { Finding, ItemFacts, LifeStateName } from '../life/index.ts';
+import type {
+  BandwidthProfile,
+  CycleSummary,
+  DailyWindow,
+  RetentionPolicy,
+  SpaceVerdict,
+  StatisticsJson,
+} from '../policy/index.ts';
+import type { ApplyReport, KeySource, ShipReport, SyncReport } from '../types.ts';
+
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** A configuration file, checked, with its defaults filled in. */
+export interface AgentConfig {
+  /** Where it was read from. */
+  readonly path: string;
+  /** undefined: who starts the agent says it. */
+  readonly home?: string;
+  /** IANA name. */
+  readonly zone: string;
+  readonly lanes: number;
+  readonly bandwidth: BandwidthProfile;
+  readonly metrics?: { readonly host: string; readonly port: number };
+  readonly log: LogLevel;
+  readonly connectionStringFile?: string;
+  readonly machines: readonly MachineConfig[];
+}
+
+export interface AppConsistency {
+  readonly everyMs: number;
+  /** Shell commands. */
+  readonly freeze?: string;
+  readonly thaw?: string;
+  readonly timeoutMs: number;
+}
+
+/** One machine as its operator describes it. */
+export interface MachineConfig {
+  readonly name: string;
+  /** Absolute paths. */
+  readonly disks: readonly string[];
+  readonly url: string;
+  readonly layout?: Layout;
+  readonly chunkBytes?: number;
+  readonly compression?: Compression;
+  readonly keys: readonly KeySource[];
+  readonly everyMs: number;
+  readonly appConsistent?: AppConsistency;
+  readonly firstCopyAtMs?: number;
+  readonly resync: 'manual' | DailyWindow;
+  readonly retention: RetentionPolicy;
+  readonly apply: { readonly logs: number; readonly ageMs: number };
+  readonly lanes: { readonly min: number; readonly max: number };
+  readonly rpoThresholdMs: number;
+  readonly lowSpace: 'act' | 'tell';
+  readonly serve?: { readonly listen: string };
+}
+
+/** Part of what all machines may use, of one that is active. */
+export interface Share {
+  readonly lanes: number;
+  /** undefined: no cap. */
+  readonly bandwidthBytesPerSecond: number | undefined;
+}
+
+/** What every operation runs with. The share is that of the moment. */
+export interface OperationContext extends Share {
+  readonly signal: AbortSignal;
+  /** Calls `listener` whenever the share changes, as long as the operation runs. */
+  onShare(listener: (share: Share) => void): void;
+}
+
+/** What the engine can do with one machine. Failures are BlockferryErrors. */
+export interface MachineOperations {
+  /** What is the case, from the replica and the tracker. A store that is down is an answer too (`replicaError`). */
+  observe(context: OperationContext): Promise<ItemFacts>;
+  protect(context: OperationContext): Promise<SyncReport>;
+  ship(context: OperationContext & { readonly consistency: 'crash' | 'app' }): Promise<ShipReport>;
+  apply(context: OperationContext): Promise<ApplyReport>;
+  resync(context: OperationContext): Promise<SyncReport>;
+  prune(context: OperationContext & { readonly policy: RetentionPolicy }): Promise<{ readonly dropped: number }>;
+  /** Of the fullest volume that replication writes to. */
+  space(): Promise<{ readonly freeBytes: number; readonly totalBytes: number }>;
+}
+
+/** Where machines remember; `save` is atomic and durable. */
+export interface AgentStateStore {
+  load(name: string): Promise<MachineRecord | undefined>;
+  save(name: string, record: MachineRecord): Promise<void>;
+}
+
+/** A failure that has not been followed by a success. */
+export interface Failure {
+  readonly verb: AgentVerb;
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly hint?: string;
+  /** When the first attempt of this row began. */
+  readonly firstMs: number;
+  /** When the last one ended. */
+  readonly lastMs: number;
+  readonly count: number;
+  readonly recoverable: boolean;
+}
+
+/** What the agent does by itself. */
+export const AGENT_VERBS = ['observe', 'protect', 'ship', 'apply', 'resync', 'prune'] as const;
+export type AgentVerb = (typeof AGENT_VERBS)[number];
+
+/** What a machine remembers over restarts. */
+export interface MachineRecord {
+  readonly lastCycle?: { readonly startedMs: number; readonly endedMs: number };
+  readonly lastAppMs?: number;
+  /** End of the last first copy or resync. */
+  readonly lastCopyMs?: number;
+  readonly lastApplyMs?: number;
+  readonly lastPruneMs?: number;
+  readonly suspendedSinceMs?: number;
+  /** Somebody asked for a resync now. */
+  readonly resyncAsked?: boolean;
+  readonly failure?: Failure;
+  /** Of what follows a cycle; cycles go on. */
+  readonly upkeepFailure?: Failure;
+  readonly totals: MachineTotals;
+  readonly lastMs: Readonly<Partial<Record<AgentVerb, number>>>;
+  readonly statistics: StatisticsJson;
+}
+
+export interface MachineTotals {
+  readonly done: number;
+  readonly missed: number;
+  readonly failed: number;
+  readonly sentBytes: number;
+}
+
+interface OfMachine {
+  readonly machine: string;
+}
+
+/** What happens; `timeMs` is added where it is told. */
+export type AgentHappening =
+  | { readonly type: 'agent-started' | 'agent-stopped'; readonly machines: number }
+  | {
+      readonly type: 'config-reloaded';
+      readonly added: readonly string[];
+      readonly removed: readonly string[];
+      readonly changed: readonly string[];
+    }
+  | { readonly type: 'config-refused'; readonly message: string }
+  | (OfMachine & { readonly type: 'operation-started'; readonly verb: AgentVerb })
+  | (OfMachine & {
+      readonly type: 'operation-ended';
+      readonly verb: AgentVerb;
+      readonly elapsedMs: number;
+      readonly sentBytes?: number;
+      readonly pointId?: string;
+    })
+  | (OfMachine & {
+      readonly type: 'operation-failed';
+      readonly verb: AgentVerb;
+      readonly code: ErrorCode;
+      readonly message: string;
+      readonly hint?: string;
+      readonly recoverable: boolean;
+      readonly nextAttemptMs?: number;
+    })
+  | (OfMachine & { readonly type: 'operation-stopped'; readonly verb: AgentVerb; readonly reason: string })
+  | (OfMachine & { readonly type: 'state-changed'; readonly from: LifeStateName; readonly to: LifeStateName })
+  | (OfMachine & {
+      readonly type: 'health-changed';
+      readonly level: HealthLevel;
+      readonly findings: readonly Finding[];
+    })
+  | (OfMachine & { readonly type: 'cycles-missed'; readonly missed: number })
+  | (OfMachine & {
+      readonly type: 'space';
+      readonly verdict: SpaceVerdict;
+      readonly freeBytes: number;
+      readonly totalBytes: number;
+    })
+  | (OfMachine & {
+      readonly type: 'tracker';
+      readonly what: 'started' | 'found' | 'ended' | 'failed';
+      readonly message: string;
+    })
+  | (OfMachine & { readonly type: 'notice'; readonly code: string; readonly message: string });
+
+export type AgentEvent = AgentHappening & { readonly timeMs: number };
+
+export type HealthLevel = 'normal' | 'warning' | 'critical';
+
+/** How one machine is. */
+export interface MachineStatus {
+  readonly name: string;
+  readonly state: LifeStateName;
+  /** Published number of the state. */
+  readonly stateCode?: number;
+  readonly health: { readonly level: HealthLevel; readonly findings: readonly Finding[] };
+  readonly running?: AgentVerb;
+  /** What comes next, and when; nothing while it waits for a person. */
+  readonly next?: { readonly verb: AgentVerb; readonly dueMs: number };
+  readonly failure?: Failure;
+  readonly upkeepFailure?: Failure;
+  readonly suspendedSinceMs?: number;
+  readonly newestPointMs?: number;
+  readonly rpoMs?: number;
+  readonly points: number;
+  readonly outstandingLogs: number;
+  readonly backlogBytes: number;
+  readonly totals: MachineTotals;
+  readonly statistics: CycleSummary;
+  readonly lastMs: MachineRecord['lastMs'];
+  readonly space?: { readonly verdict: SpaceVerdict; readonly freeBytes: number; readonly totalBytes: number };
+  readonly share?: Share;
+}
+
+export interface AgentStatus {
+  readonly home: string;
+  readonly config: string;
+  readonly startedMs: number;
+  readonly machines: readonly MachineStatus[];
+}
+
+/** Runs what a machine's owner wrote as shell commands, and the trackers that the agent starts: processes are not the library's. */
+export interface AgentProcesses {
+  /** Ends well with exit code 0. @throws FREEZE_FAILED */
+  shell(what: 'freeze' | 'thaw', command: string, signal?: AbortSignal): Promise<void>;
+  /** Starts `track`, which outlives this process. Resolves when it ended, with why. */
+  track(name: string, home: string, listen: string, onTalk: (line: string) => void): Promise<string>;
+}
