@@ -95,7 +95,6 @@ export const ERROR_CODES = {
   LOCAL_STATE: 'failed',
   TRACKER_GONE: 'failed',
   AGENT_GONE: 'failed',
-  AGENT_GONE: 'failed',
   FREEZE_FAILED: 'failed',
   /** The root has no room for another point, baseline or log. */
   REPLICA_FULL: 'failed',

@@ -11,7 +11,6 @@ export const connectAgent: typeof agent.connectAgent = async (...args) => (await
 export const loadConfig: typeof agent.loadConfig = async (...args) => (await load()).loadConfig(...args);
 export const readConfig: typeof agent.readConfig = async (...args) => (await load()).readConfig(...args);
 
-
 export const protect: typeof agent.protect = async (...args) => (await load()).protect(...args);
 export const track: typeof agent.track = async (...args) => (await load()).track(...args);
 export const ship: typeof agent.ship = async (...args) => (await load()).ship(...args);

@@ -15,6 +15,7 @@ export const loadConfig = async (...args: Parameters<typeof daemon.loadConfig>):
 /** Reads a configuration file. @throws CONFIG_INVALID with every mistake */
 export const readConfig: typeof daemon.readConfig = async (...args) => (await loadDaemon()).readConfig(...args);
 
+export { apply } from './apply.ts';
 export type {
   Agent,
   AgentConfig,
@@ -28,8 +29,6 @@ export type {
   MachineStatus,
   StartAgentOptions,
 } from './daemon/index.ts';
-
-export { apply } from './apply.ts';
 export { estimateResync } from './estimate.ts';
 export { points, status, verify } from './inspect.ts';
 export { addKey, listKeys, removeKey, rotateKey } from './keys.ts';
