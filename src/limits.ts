@@ -89,6 +89,10 @@ export const RECOVERY_POINTS_MAX = 4096;
 export const BASELINES_MAX: number = RECOVERY_POINTS_MAX + 1;
 /** 150 bytes of root each; at one every 30 seconds, five days without an apply. */
 export const SHIPPED_LOGS_MAX = 16_384;
+/** A pin names the snapshots of all disks of a point. */
+export const PIN_BYTES_MAX: number = 1 * MIB;
+/** Pins that one look reads. With more of them nothing is deleted; what is none of ours is removed, so the next look sees more. */
+export const PINS_LISTED_MAX = 1024;
 /** stage.json names the table pages of one disk. */
 export const STAGE_JSON_BYTES_MAX: number = 1 * MIB;
 export const KEY_SLOTS_MAX = 64;

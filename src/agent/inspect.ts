@@ -9,11 +9,13 @@ import {
   FrozenDisk,
   isProcessed,
   logsOf,
-  outstandingLogs,
+  type RecoveryPoint,
   type Replica,
   type Root,
   verifyDisk,
 } from '../replica/index.ts';
+import { type Observation, observeItem } from './facts.ts';
+import { healthOf, type ItemFacts, publishedOf, stateOf } from './life/index.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
 import {
   latestPoint,
@@ -21,102 +23,78 @@ import {
   readAccess,
   sessionSignal,
   withDisks,
-  withOwn,
+  withPinned,
   withReplica,
   withWorkers,
 } from './open-item.ts';
-import { trackingStatus } from './tracking.ts';
 import type { ItemStatus, PointInfo, ReplicaReference, Session, VerifyReport, VerifyRequest } from './types.ts';
 
 /** The state of one item, or of all items of this home. A store that does not answer is a state too. */
 export async function status(session: Session, name?: string): Promise<readonly ItemStatus[]> {
-  if (name !== undefined) return [await statusOf(session, name)];
-  const names = await LocalItem.names(session.home, session.ports.files);
+  if (name !== undefined) return [describeItem(name, await observeItem(session, name))];
   const all: ItemStatus[] = [];
-  for (const each of names) {
-    // A protect that was refused leaves a directory behind, but no item.
-    const known = await new LocalItem(session.home, each, session.ports.files).find();
-    if (known) all.push(await statusOf(session, each));
+  for (const each of await LocalItem.names(session.home, session.ports.files)) {
+    try {
+      all.push(describeItem(each, await observeItem(session, each)));
+    } catch (error) {
+      // A protect that was refused leaves a directory behind, but no item.
+      if (!isBlockferryError(error, 'ITEM_NOT_FOUND')) throw error;
+    }
   }
   return all;
 }
 
-async function statusOf(session: Session, name: string): Promise<ItemStatus> {
-  const item = new LocalItem(session.home, name, session.ports.files);
-  const state = await item.load();
-  const tracking = await trackingStatus(session, item);
-  try {
-    return await withOwn(session, name, async ({ replica }) => ({
-      item: name,
-      url: replica.store.url,
-      ...describeState(session, replica),
-      ...describeTracking(tracking),
-      ...replicaFacts(replica, state.disks),
-    }));
-  } catch (error) {
-    if (!isBlockferryError(error) || error.area === 'aborted') throw error;
-    return {
-      item: name,
-      url: publicUrl(state.url),
-      state: error.code === 'REPLICA_NOT_FOUND' ? 'initial-replication' : 'unknown',
-      health: 'critical',
-      cause: error.message,
-      ...(error.hint === undefined ? {} : { action: error.hint }),
-      ...(tracking?.served ? { tracking: tracking.served } : {}),
-      disks: state.disks.map((path, i) => ({ disk: `d${i}`, path })),
-      freshness: 'not-proven',
-    };
-  }
-}
-
-/** What tracking adds: its numbers where it runs, and the mark that logs gave way. */
-function describeTracking(tracking: Awaited<ReturnType<typeof trackingStatus>>) {
-  const numbers = tracking?.served ? { tracking: tracking.served } : {};
-  if (!tracking?.reason || tracking.reason.code === 'NOT_SYNCED') return numbers;
+function describeItem(name: string, { facts, state, url, replica, tracker }: Observation): ItemStatus {
+  const life = stateOf(facts).state;
+  const { level, findings } = healthOf(facts);
+  const published = publishedOf(life);
+  const worst = findings[0];
   return {
-    state: 'resync-required' as const,
-    health: 'critical' as const,
-    cause: tracking.reason.message,
-    action: 'run resync; it reads only what may differ, while the guest writes on',
-    ...numbers,
+    item: name,
+    url: replica?.store.url ?? publicUrl(state?.url ?? url ?? ''),
+    state: life,
+    ...(published ? { replicationState: published } : {}),
+    health: level,
+    ...(worst ? { cause: worst.cause, action: worst.action } : {}),
+    findings,
+    ...(replica ? describeReplica(replica, facts) : {}),
+    ...(tracker ? { tracking: tracker } : {}),
+    ...(replica?.description.disks[0] ? { layout: replica.description.disks[0].layout } : {}),
+    disks: describeDisks(state, replica),
+    ...(replica ? { generation: replica.record.root.generation } : {}),
+    freshness: replica?.freshness ?? 'not-proven',
   };
 }
 
-function replicaFacts(replica: Replica, paths: readonly string[]) {
-  const { disks } = replica.description;
+function describeReplica(
+  { record, description }: Replica,
+  { nowMs, replica }: ItemFacts,
+): Pick<ItemStatus, 'lastPointMs' | 'rpoMs' | 'backlog' | 'syncProgress'> {
+  const { newestPointMs, outstandingLogs = 0, outstandingBytes = 0 } = replica ?? {};
+  const age =
+    newestPointMs === undefined ? {} : { lastPointMs: newestPointMs, rpoMs: Math.max(0, nowMs - newestPointMs) };
   return {
-    layout: disks[0]!.layout,
-    disks: disks.map(({ id, virtualSizeBytes }, i) => ({ disk: id, path: paths[i]!, virtualSizeBytes })),
-    generation: replica.record.root.generation,
-    freshness: replica.freshness,
+    ...age,
+    backlog: { logs: outstandingLogs, bytes: outstandingBytes },
+    ...describeProgress(record.root.sync, description),
   };
 }
 
-function describeState(session: Session, { record: { root }, description }: Replica) {
-  const newest = root.points.at(-1);
-  const age = newest && { lastPointMs: newest.timeMs, rpoMs: Math.max(0, session.ports.clock.nowMs() - newest.timeMs) };
-  const outstanding = outstandingLogs(root);
-  const backlog = { logs: outstanding.length, bytes: outstanding.reduce((sum, log) => sum + log.sizeBytes, 0) };
-  return { ...describeSync(root.sync, description), ...age, backlog };
+function describeDisks(state: ItemState | undefined, replica: Replica | undefined): ItemStatus['disks'] {
+  if (!replica) return (state?.disks ?? []).map((path, i) => ({ disk: `d${i}`, path }));
+  return replica.description.disks.map(({ id, virtualSizeBytes }, i) => {
+    const path = state?.disks[i];
+    return { disk: id, ...(path === undefined ? {} : { path }), virtualSizeBytes };
+  });
 }
 
-function describeSync(sync: Root['sync'], { disks }: Replica['description']) {
-  if (!sync) return { state: 'protected' as const, health: 'normal' as const };
-  if (sync.kind === 'apply') {
-    const cause = 'an apply was begun and has not ended';
-    return { state: 'protected' as const, health: 'warning' as const, cause, action: 'run apply to finish it' };
-  }
+/** How much of an unfinished copy is settled. */
+function describeProgress(sync: Root['sync'], { disks }: Replica['description']): Pick<ItemStatus, 'syncProgress'> {
+  if (!sync || sync.kind === 'apply') return {};
   const chunks = disks.map((disk) => chunkCount(disk));
   const all = chunks.reduce((sum, n) => sum + n, 0);
   const settled = chunks.slice(0, sync.disk).reduce((sum, n) => sum + n, 0) + sync.cursor;
-  const initial = sync.kind === 'initial';
-  return {
-    state: initial ? ('initial-replication' as const) : ('resync-required' as const),
-    health: initial ? ('warning' as const) : ('critical' as const),
-    cause: initial ? 'the first replication has not ended' : 'a resync was begun and has not ended',
-    action: initial ? 'run protect again to resume it' : 'run resync to finish it',
-    syncProgress: all === 0 ? 1 : settled / all,
-  };
+  return { syncProgress: all === 0 ? 1 : settled / all };
 }
 
 /** Recovery points, oldest first. */
@@ -137,17 +115,19 @@ export async function verify(
 ): Promise<VerifyReport> {
   const state = request.source ? await sourceState(session, reference) : undefined;
   return withReplica(session, reference, (replica) =>
-    verifyReplica(session, replica, request.subsetPercent ?? 100, state),
+    withPinned(session, replica, latestPoint(replica), (pinned, point) =>
+      verifyPoint(session, pinned, point, request.subsetPercent ?? 100, state),
+    ),
   );
 }
 
-async function verifyReplica(
+async function verifyPoint(
   session: Session,
   replica: Replica,
+  point: RecoveryPoint,
   subsetPercent: number,
   source: ItemState | undefined,
 ): Promise<VerifyReport> {
-  const point = latestPoint(replica);
   const baseline = baselineOf(replica.record.root, point);
   const { disks, item } = replica.description;
   const logs = logsOf(replica.record.root, point);
@@ -189,7 +169,7 @@ async function verifyReplica(
       if (error) damagedLogs.push({ log: log.seq, message: error.message });
     }
   });
-  const sourceDifferences = source ? await differences(session, replica, source) : 0;
+  const sourceDifferences = source ? await differences(session, replica, point, source) : 0;
   const { freshness } = replica;
   const opened = { chunksOpened, logsOpened, bytesRead };
   return { item, pointId: point.id, ...opened, sourceDifferences, damage, damagedLogs, freshness };
@@ -202,9 +182,13 @@ async function sourceState(session: Session, reference: ReplicaReference): Promi
   });
 }
 
-async function differences(session: Session, replica: Replica, state: ItemState): Promise<number> {
+async function differences(
+  session: Session,
+  replica: Replica,
+  point: RecoveryPoint,
+  state: ItemState,
+): Promise<number> {
   const { root } = replica.record;
-  const point = latestPoint(replica);
   const unplayed = logsOf(root, point).length;
   if (unplayed > 0) {
     throw new BlockferryError('USAGE', `point ${point.id} has ${unplayed} logs that are not in the base yet`, {

@@ -7,11 +7,13 @@ import type { ProcessLock } from '../ports.ts';
 import {
   Committer,
   openReplica,
+  type PinNotice,
   type ReadAccess,
   type RecoveryPoint,
   type Replica,
   type SaveAnchor,
   WriterSession,
+  withPin,
   workerSetup,
 } from '../replica/index.ts';
 import { FIRST_CONTACT_POLICY, Lanes, openStore, Retry, type RetryEvent, RetryingStore } from '../transport/index.ts';
@@ -159,6 +161,17 @@ export async function withDisks<T>(
   } finally {
     for (const disk of disks) await disk.close();
   }
+}
+
+/** Runs `work` with a point pinned, as long as the store takes pins; with the replica as it is then. */
+export function withPinned<T>(
+  session: Session,
+  replica: Replica,
+  point: RecoveryPoint,
+  work: (replica: Replica, point: RecoveryPoint) => Promise<T>,
+): Promise<T> {
+  const onNotice = (notice: PinNotice): void => session.onEvent?.({ type: 'notice', ...notice });
+  return withPin(replica, point.id, { ports: session.ports, signal: sessionSignal(session), onNotice }, work);
 }
 
 /** A pool of workers that know the replica; closed whatever happens. */

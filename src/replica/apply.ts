@@ -17,6 +17,7 @@ import { type FoldCounts, LogFold } from './fold-logs.ts';
 import type { ReadAccess } from './frozen-disk.ts';
 import { flushLiveDisks, freezeLiveDisks, type LiveDisk, openLiveDisk } from './live-disk.ts';
 import { LOGS_PER_ROUND, mergeLogs } from './log-merge.ts';
+import { askPins } from './pins.ts';
 import {
   type Baseline,
   type DiskHead,
@@ -88,11 +89,11 @@ export async function apply(setup: ApplySetup): Promise<ApplyResult> {
       // Each log is read twice.
       totals.fetchedBytes += counts.fetchedBytes + 2 * sum(logs, 'sizeBytes');
       totals.sentBytes += counts.sentBytes;
-      await collectSnapshots(committer.root, live);
+      await collectSnapshots(committer.root, live, askPins(committer.replica, setup.ports.clock, { signal }));
     }
   }
   const { root, replica } = committer;
-  await collectLogs(root, replica.store, { signal });
+  await collectLogs(root, replica.store, askPins(replica, setup.ports.clock, { signal }), { signal });
   const point = root.points.findLast((each) => isProcessed(root, each));
   return { root, ...totals, ...(point ? { point } : {}) };
 }

@@ -7,13 +7,15 @@
  */
 import { baseKey, manifestKey } from './layout.ts';
 import type { LiveBase } from './live-base.ts';
+import type { AskPins } from './pins.ts';
 import type { Root } from './root.ts';
 import type { SessionBlob } from './writer-session.ts';
 
-/** Deletes what is not named by any baseline of `root`, and older than the newest that is. */
+/** Deletes what is named by no baseline of `root` and by no pin, and older than the newest that is named by a baseline. */
 export async function collectSnapshots(
   root: Root,
   disks: readonly { readonly base: LiveBase; readonly manifest: SessionBlob }[],
+  pins: AskPins,
 ): Promise<void> {
   for (const [disk, { base, manifest }] of disks.entries()) {
     const named = namedSnapshots(root, disk);
@@ -21,7 +23,8 @@ export async function collectSnapshots(
       const kept = named.get(blob.key) ?? [];
       const newest = kept.toSorted().at(-1) ?? '';
       for (const snapshot of await blob.snapshots()) {
-        if (snapshot < newest && !kept.includes(snapshot)) await blob.deleteSnapshot(snapshot);
+        if (snapshot >= newest || kept.includes(snapshot)) continue;
+        if (!(await pins()).hasSnapshot(blob.key, snapshot)) await blob.deleteSnapshot(snapshot);
       }
     }
   }

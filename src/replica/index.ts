@@ -32,6 +32,7 @@ export {
 } from './keyring.ts';
 export { baseKey, DESCRIPTION_KEY, KEYRING_KEY, logKey, manifestKey, ROOT_KEY } from './layout.ts';
 export { assertReplicating, isOwner, type Owner, SIDE_BYTES } from './owner.ts';
+export { askPins, listPins, PIN_HOLD_MS, type PinNotice, type PinOptions, Pins, withPin } from './pins.ts';
 export { type PlayCounts, type PlaySetup, playLogs } from './play-logs.ts';
 export { checkProof, encodeProof, makeProof, type Proof, type ProvenDisk, proofKey } from './proof.ts';
 export { openReplica, type Replica, type Unlock, workerSetup } from './replica.ts';

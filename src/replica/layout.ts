@@ -26,6 +26,18 @@ export function logKeySeq(key: string): number | undefined {
   return match ? Number(match[1]) : undefined;
 }
 
+/** What the keys of all pins begin with. */
+export const PINS_PREFIX = 'pins/';
+
+/** Key of a pin: 16 random bytes. */
+export function pinKey(id: Uint8Array): string {
+  return `${PINS_PREFIX}${Buffer.from(id).toString('hex')}`;
+}
+
+export function isPinKey(key: string): boolean {
+  return /^pins\/[0-9a-f]{32}$/.test(key);
+}
+
 /** Key of a disk's manifest blob. */
 export function manifestKey(diskId: string): string {
   return `disks/${diskId}/manifest`;

@@ -65,6 +65,17 @@ export async function openReplica(
   return { store, description, keyring, record, rootEtag: rooted.etag, freshness };
 }
 
+/**
+ * The replica with the root, and the keys, that are there now.
+ * @throws REPLICA_ROLLED_BACK if that is an older one; REPLICA_ROOT, REPLICA_KEYRING
+ */
+export async function reopenReplica(replica: Replica, options: CallOptions = {}): Promise<Replica> {
+  const { store, keyring, record } = replica;
+  const anchor = { generation: record.root.generation, hash: record.hash };
+  const now = await openReplica(store, { master: keyring.master }, anchor, options);
+  return { ...now, freshness: replica.freshness };
+}
+
 /** What seals and opens the records of one disk. */
 export function sealingContext(replica: Replica, disk: number, randomBytes: (n: number) => Uint8Array): SealingContext {
   const { description, keyring } = replica;

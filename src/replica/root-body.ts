@@ -26,7 +26,7 @@ import {
 
 /** 64 TiB in 64 KiB chunks has 386 table pages. */
 const TABLES_MAX = 512;
-const SEGMENTS_MAX = 64;
+export const SEGMENTS_MAX = 64;
 const COUNT_MAX = Number.MAX_SAFE_INTEGER;
 const LOG_ID_BYTES = 16;
 

@@ -24,6 +24,7 @@ import { batchBufferBytes, DiskSync, type DiskSyncCounts, type DiskSyncSetup, NO
 import type { LiveBase } from './live-base.ts';
 import { flushLiveDisk, freezeLiveDisks, type LiveDisk, openLiveDisk } from './live-disk.ts';
 import { assertReplicating } from './owner.ts';
+import { type AskPins, askPins } from './pins.ts';
 import { findPatches } from './raw-patches.ts';
 import type { Replica } from './replica.ts';
 import {
@@ -106,7 +107,8 @@ export async function sync(setup: SyncSetup): Promise<SyncResult> {
   const live: SyncDisk[] = [];
   for (let disk = 0; disk < sources.length; disk += 1) live.push(await openDisk(setup, disk));
   await ports.failpoint('sync.after-fence');
-  await collectSnapshots(committer.root, live);
+  const pins = (): AskPins => askPins(committer.replica, ports.clock, { signal });
+  await collectSnapshots(committer.root, live, pins());
   const start = startingState(setup, stamp);
   for (const notice of startNotices(committer.root.sync, start)) setup.onNotice?.(notice);
   const counts: Readonly<DiskSyncCounts>[] = [];
@@ -117,8 +119,10 @@ export async function sync(setup: SyncSetup): Promise<SyncResult> {
     throw sourceChanged(sources.flatMap((source) => source.info.chain));
   }
   const root = await commitBaseline(setup, live);
-  await collectSnapshots(root, live);
-  await collectLogs(root, committer.replica.store, { signal });
+  // Asked anew: it is the pins behind the root that count.
+  const pinned = pins();
+  await collectSnapshots(root, live, pinned);
+  await collectLogs(root, committer.replica.store, pinned, { signal });
   const point = tracked ? {} : { point: root.points.at(-1)! };
   return { ...point, root, disks: counts };
 }

@@ -3,6 +3,8 @@ import { expect, it } from 'vitest';
 import { collectSnapshots } from '../../src/replica/collect-snapshots.ts';
 import type { Baseline, Root } from '../../src/replica/index.ts';
 import type { LiveBase } from '../../src/replica/live-base.ts';
+import type { PinnedSnapshot } from '../../src/replica/pin-record.ts';
+import { Pins } from '../../src/replica/pins.ts';
 import type { SessionBlob } from '../../src/replica/writer-session.ts';
 
 class Blob {
@@ -29,10 +31,16 @@ const baseline = (generation: number, manifestSnapshot: string, ...bases: readon
   disks: [{ tables: [], manifestSnapshot, baseSnapshots: bases.map((snapshot, segment) => ({ segment, snapshot })) }],
 });
 
-async function collect(baselines: readonly Baseline[], manifest: Blob, bases: readonly Blob[]): Promise<void> {
+async function collect(
+  baselines: readonly Baseline[],
+  manifest: Blob,
+  bases: readonly Blob[],
+  pinned: readonly PinnedSnapshot[] = [],
+): Promise<void> {
   const base = { blobs: async () => bases } as unknown as LiveBase;
   const disk = { base, manifest: manifest as unknown as SessionBlob };
-  await collectSnapshots({ baselines } as unknown as Root, [disk]);
+  const pin = { point: 'p1', untilMs: 1, logs: { after: 0, last: 0 }, snapshots: pinned };
+  await collectSnapshots({ baselines } as unknown as Root, [disk], async () => new Pins([pin]));
 }
 
 it('snapshots between those that baselines name are removed', async () => {
@@ -57,4 +65,12 @@ it('those of a blob of which no baseline names any stay', async () => {
   const base = new Blob('disks/d0/base', '01');
   await collect([], manifest, [base]);
   expect([manifest.names, base.names]).toEqual([['01'], ['01']]);
+});
+
+it('those that a pin names stay, in the blob that it names', async () => {
+  const manifest = new Blob('disks/d0/manifest', '01', '02', '03');
+  const base = new Blob('disks/d0/base', '01', '02', '03');
+  await collect([baseline(3, '03', '03')], manifest, [base], [{ blob: 'disks/d0/base', snapshot: '02' }]);
+  expect(manifest.names).toEqual(['03']);
+  expect(base.names).toEqual(['02', '03']);
 });

@@ -21,6 +21,7 @@ import {
   shipLogs,
   workerSetup,
 } from '../../src/replica/index.ts';
+import { Pins } from '../../src/replica/pins.ts';
 import { Lanes } from '../../src/transport/index.ts';
 import type { WorkerPool } from '../../src/workers/index.ts';
 import { noise, prose } from '../chunker/support.ts';
@@ -28,6 +29,8 @@ import { countRequests, requests } from '../support/counting-store.ts';
 import { InProcessPool } from '../support/in-process-pool.ts';
 import { apply } from '../support/log-lab.ts';
 import { CHUNK, Lab, STORE_URL } from '../support/replica-lab.ts';
+
+const noPins = async (): Promise<Pins> => new Pins([]);
 
 vi.mock('../../src/workers/pool.ts', async () => ({
   WorkerPool: (await import('../support/in-process-pool.ts')).InProcessPool,
@@ -350,12 +353,12 @@ describe('a ship that ends early', () => {
     expect((await lab.replica()).record.root).toEqual(before);
     committer = await freshCommitter();
     // Not yet: for all anybody knows it is being shipped right now.
-    await collectLogs(committer.root, committer.replica.store);
+    await collectLogs(committer.root, committer.replica.store, noPins);
     expect(await stored()).toEqual([orphan]);
     const shipped = await shipLogs(setup([[], [log]]));
     expect(shipped.log?.seq).toBe(1);
     expect(await stored()).toHaveLength(2);
-    await collectLogs(shipped.root, committer.replica.store);
+    await collectLogs(shipped.root, committer.replica.store, noPins);
     expect(await stored()).toEqual([logKey(shipped.log!)]);
     expect(
       (await disksOf(await lab.replica(), shipped.point.id))[1]!.subarray(0, 9 * MIB).equals(noise(9 * MIB, 1)),
@@ -393,7 +396,7 @@ describe('two that ship at once', () => {
     expect(replica.record.root).toEqual(first);
     expect(await stored()).toHaveLength(2);
     expect((await disksOf(replica, first!.points.at(-1)!.id))[0]!.subarray(0, 4096).equals(noise(4096, 2))).toBe(true);
-    await collectLogs(replica.record.root, replica.store);
+    await collectLogs(replica.record.root, replica.store, noPins);
     expect(await stored()).toEqual(first!.logs.map(logKey));
   });
 
@@ -449,7 +452,7 @@ describe('logs that no root names', () => {
     await put(logKey({ seq: 1, id: noise(16, 50) }));
     const later = await put(logKey({ seq: 2, id: noise(16, 51) }));
     const foreign = [await put('logs/readme'), await put('logs/00000000000000000001')];
-    await collectLogs(committer.root, store);
+    await collectLogs(committer.root, store, noPins);
     expect(await stored()).toEqual([foreign[1], logKey(kept), later, foreign[0]]);
   });
 });

@@ -23,7 +23,7 @@ import {
   restoreDisk,
 } from '../../replica/index.ts';
 import { createDisk, type DiskFormat, type DiskWriter } from '../../vhd/index.ts';
-import { latestPoint, readAccess, withWorkers } from '../open-item.ts';
+import { latestPoint, readAccess, withPinned, withWorkers } from '../open-item.ts';
 import type { FailoverReport, Session } from '../types.ts';
 
 export interface BringBackRequest {
@@ -31,8 +31,17 @@ export interface BringBackRequest {
   readonly format?: DiskFormat;
 }
 
-/** Writes the disks of a point into a directory. */
-export async function bringBack(
+/** Writes the disks of a point, which is pinned while it is read, into a directory. */
+export function bringBack(
+  session: Session,
+  replica: Replica,
+  point: RecoveryPoint,
+  request: BringBackRequest,
+): Promise<FailoverReport> {
+  return withPinned(session, replica, point, (pinned, at) => writeDisks(session, pinned, at, request));
+}
+
+async function writeDisks(
   session: Session,
   replica: Replica,
   point: RecoveryPoint,
