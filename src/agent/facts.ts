@@ -16,15 +16,18 @@ import {
 import { openDisk } from '../vhd/index.ts';
 import type { ErrorFacts, ItemFacts, ReplicaFacts, TrackingFacts } from './life/index.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
-import { withOwn } from './open-item.ts';
+import { withOwn, withReplica } from './open-item.ts';
+import { type FailoverRecord, loadFailover } from './sides/record.ts';
 import { trackedItem } from './tracking.ts';
 import type { Session } from './types.ts';
 
 /** The facts with what they were taken from. */
 export interface Observation {
   readonly facts: ItemFacts;
-  /** undefined where the home's record of the item is damaged. */
+  /** undefined where the home's record of the item is damaged, or disks were only brought back here. */
   readonly state?: ItemState;
+  /** Where those disks were brought back from. */
+  readonly url?: string;
   /** As it was opened; its store is closed again. */
   readonly replica?: Replica;
   readonly tracker?: TrackerStatus;
@@ -36,30 +39,48 @@ export async function gatherFacts(session: Session, name: string): Promise<ItemF
 }
 
 export async function observeItem(session: Session, name: string): Promise<Observation> {
-  const item = new LocalItem(session.home, name, session.ports.files);
-  const start = { nowMs: session.ports.clock.nowMs(), item: name };
-  const known = await attempt(() => item.load());
+  const { files, clock } = session.ports;
+  const item = new LocalItem(session.home, name, files);
+  const start = { nowMs: clock.nowMs(), item: name };
+  const known = await attempt(() => item.find());
   if ('error' in known) return { facts: { ...start, localError: known.error } };
-  const state = known.value;
-  const tracked = await attempt(() => observeTracking(session, item, state));
+  const recorded = await attempt(() => loadFailover(item, files));
+  const record = 'value' in recorded ? recorded.value : undefined;
+  const state = known.value ?? (record ? undefined : await item.load());
+  const tracked = await attempt(async () => (state ? await observeTracking(session, item, state) : {}));
   const { tracking, tracker, backlogBytes = 0 } = 'value' in tracked ? tracked.value : {};
-  const opened = await attempt(() => withOwn(session, name, async ({ replica }) => replica));
-  const source = await attempt(() => openDisks(session, state, tracking?.served ?? false));
+  const opened = await attempt(() => openReplicaOf(session, name, state, record));
+  const source = await attempt(async () => state && openDisks(session, state, tracking?.served ?? false));
+  const local = [recorded, tracked].find((look) => 'error' in look);
   const facts: ItemFacts = {
     ...start,
-    ...('error' in tracked ? { localError: tracked.error } : {}),
+    ...(local && 'error' in local ? { localError: local.error } : {}),
     ...('error' in opened
       ? { replicaError: opened.error, wasSeen: await wasSeen(item) }
-      : { replica: replicaFacts(opened.value.record.root, state, backlogBytes) }),
+      : { replica: replicaFacts(opened.value.record.root, state?.side, backlogBytes) }),
     ...('error' in source ? { sourceError: source.error } : {}),
     ...(tracking ? { tracking } : {}),
+    ...(record ? { waiting: { kind: record.kind, pointId: record.point.id, sinceMs: record.sinceMs } } : {}),
   };
   return {
     facts,
-    state,
+    ...(state ? { state } : {}),
+    ...(record ? { url: record.url } : {}),
     ...('value' in opened ? { replica: opened.value } : {}),
     ...(tracker ? { tracker } : {}),
   };
+}
+
+/** The replica of an item, or the one that disks were brought back from to a home that has no item of the name. */
+function openReplicaOf(
+  session: Session,
+  name: string,
+  state: ItemState | undefined,
+  record: FailoverRecord | undefined,
+): Promise<Replica> {
+  const open = async (replica: Replica): Promise<Replica> => replica;
+  if (state || !record) return withOwn(session, name, ({ replica }) => open(replica));
+  return withReplica(session, { name, url: record.url, keys: record.keys }, open);
 }
 
 /** What went wrong, as a fact. An item that is not there, or an interrupted look, is none. */
@@ -77,12 +98,18 @@ export function errorFacts({ code, message, hint }: BlockferryError): ErrorFacts
   return { code, message, ...(hint === undefined ? {} : { hint }) };
 }
 
-function replicaFacts(root: Root, { side }: ItemState, backlogBytes: number): ReplicaFacts {
+function replicaFacts(root: Root, side: Uint8Array | undefined, backlogBytes: number): ReplicaFacts {
   const { phase, epoch, point, sinceMs } = root.owner;
   const newest = root.points.at(-1);
   const outstanding = outstandingLogs(root);
   return {
-    owner: { isOurs: isOwner(root, side), phase, epoch, ...(point === undefined ? {} : { point }), sinceMs },
+    owner: {
+      isOurs: side !== undefined && isOwner(root, side),
+      phase,
+      epoch,
+      ...(point === undefined ? {} : { point }),
+      sinceMs,
+    },
     ...(root.sync ? { sync: root.sync.kind } : {}),
     points: root.points.length,
     ...(newest ? { newestPointMs: newest.timeMs } : {}),
@@ -130,13 +157,13 @@ async function askTracker(directory: string): Promise<TrackerStatus | undefined>
   }
 }
 
-function servedFacts({ mode, reason, halfFullInMs, disks }: TrackerStatus): ObservedTracking {
+function servedFacts({ mode, reason, stopped, halfFullInMs, disks }: TrackerStatus): ObservedTracking {
   return {
     tracking: {
       mode,
       ...(reason ? { reason } : {}),
       served: true,
-      stopped: false,
+      stopped: stopped === true,
       ...(halfFullInMs === undefined ? {} : { halfFullInMs }),
     },
     backlogBytes: disks.reduce((sum, { logBytes }) => sum + logBytes, 0),
@@ -150,9 +177,9 @@ async function restingFacts(
   state: ItemState,
   left: TrackingState,
 ): Promise<TrackingFacts> {
-  const { mode, reason, tracked, clean } = left;
+  const { mode, reason, tracked, clean, stopped = false } = left;
   const ended = clean ? ('in-order' as const) : ('without-warning' as const);
-  const facts = { served: false, stopped: false, ...(tracked ? { ended } : {}) };
+  const facts = { served: false, stopped, ...(tracked ? { ended } : {}) };
   const edited = tracked && mode === 'logging' ? await editedDisk(session, item, state, left) : undefined;
   if (!edited) return { ...facts, mode, ...(reason ? { reason } : {}) };
   return { ...facts, mode: 'resync-required', reason: { ...edited, sinceMs: session.ports.clock.nowMs() } };

@@ -6,14 +6,10 @@ import type { ReplicaDescription } from '../replica/index.ts';
 import {
   ControlClient,
   controlPath,
-  loadTrackingState,
   RestingTracking,
-  type ResyncReason,
   type Rotation,
   type TrackedItem,
   type TrackerEvent,
-  type TrackerStatus,
-  type TrackingMode,
   trackingDirectory,
 } from '../tracker/index.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
@@ -90,22 +86,4 @@ export async function withTracking<T>(item: TrackedItem, work: (tracking: Tracki
 /** What VHDX disks say of their content; '' for others. */
 export function contentIds(disks: readonly VirtualDisk[]): readonly string[] {
   return disks.map(({ contentId }) => contentId);
-}
-
-/** What is known of an item's tracking: from its tracker where one runs, else from what the last one left. */
-export async function trackingStatus(
-  session: Session,
-  item: LocalItem,
-): Promise<
-  { readonly mode: TrackingMode; readonly reason?: ResyncReason; readonly served?: TrackerStatus } | undefined
-> {
-  const directory = trackingDirectory(item.directory);
-  const client = await ControlClient.connect(controlPath(directory));
-  if (!client) return loadTrackingState(directory, session.ports.files);
-  try {
-    const served = await client.call('status', {});
-    return { mode: served.mode, ...(served.reason ? { reason: served.reason } : {}), served };
-  } finally {
-    client.close();
-  }
 }

@@ -7,6 +7,7 @@ import type { Ports } from '../ports.ts';
 import type { Layout, Proof } from '../replica/index.ts';
 import type { TrackerStatus } from '../tracker/index.ts';
 import type { OpenStoreOptions } from '../transport/index.ts';
+import type { Finding, LifeStateName, Published } from './life/index.ts';
 import type { TransferLimits } from './transfer-limits.ts';
 
 /** What every operation runs with. */
@@ -132,6 +133,17 @@ export interface ShipReport {
   readonly elapsedMs: number;
 }
 
+/** What a prune did. */
+export interface PruneReport {
+  readonly item: string;
+  readonly generation: number;
+  /** Ids of the points that are gone, oldest first. */
+  readonly dropped: readonly string[];
+  /** How many are left. */
+  readonly points: number;
+  readonly elapsedMs: number;
+}
+
 /** What an apply did. */
 export interface ApplyReport {
   readonly item: string;
@@ -168,12 +180,16 @@ export interface ResyncEstimate {
 export interface ItemStatus {
   readonly item: string;
   readonly url: string;
-  /** `unknown`: the replica could not be opened; `cause` says why. */
-  readonly state: 'initial-replication' | 'protected' | 'resync-required' | 'unknown';
+  /** docs/health.md has all of them. `unknown`: the replica could not be opened; `cause` says why. */
+  readonly state: LifeStateName;
+  /** Number and name that Hyper-V Replica publishes for it, where there is one. */
+  readonly replicationState?: Published;
   readonly health: 'normal' | 'warning' | 'critical';
-  /** Cause and next step where health is not normal. */
+  /** Cause and next step of the worst finding. */
   readonly cause?: string;
   readonly action?: string;
+  /** All that is wrong, worst first. */
+  readonly findings: readonly Finding[];
   readonly layout?: Layout;
   readonly disks: readonly { readonly disk: string; readonly path?: string; readonly virtualSizeBytes?: number }[];
   readonly generation?: number;

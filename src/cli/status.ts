@@ -1,8 +1,8 @@
-/** `status [NAME]`: how the items of this home are. */
+/** `status [NAME]`: how the items of this home are. A line each, and what is wrong; of one item that is named everything. */
 import { type ItemStatus, status, type TrackerStatus } from '../index.ts';
 import type { AddCommand } from './context.ts';
 import { EXIT } from './exit-codes.ts';
-import { formatBytes, formatDuration, formatTime } from './format.ts';
+import { count, formatBytes, formatDuration, formatTime, table } from './format.ts';
 import { withExample } from './options.ts';
 import { sessionOf } from './session.ts';
 
@@ -18,20 +18,49 @@ export const addStatus: AddCommand = (program, start) => {
   command.action(async (name: string | undefined) => {
     await start(command, async (context) => {
       const items = await status(sessionOf(context), name);
-      for (const item of items) await context.output.result({ type: 'status', ...item }, () => statusLines(item));
+      const heads = table(items.map(headOf));
+      for (const [i, item] of items.entries()) {
+        await context.output.result({ type: 'status', ...item }, () =>
+          name === undefined ? [heads[i]!, ...worstLines(item)] : [heads[i]!, ...everyLine(item), ...detailLines(item)],
+        );
+      }
       if (items.length === 0) context.output.note(`no items in ${context.home}`);
       return EXIT.done;
     });
   });
 };
 
-function statusLines(item: ItemStatus): string[] {
-  const lines = [`${item.item}: ${item.state}, ${item.health}`, `  replica:      ${item.url}`];
+/** Name, state, health, age of the newest point: what a person looks for first. */
+function headOf({ item, state, health, rpoMs }: ItemStatus): readonly string[] {
+  const shown = health === 'normal' ? health : health.toUpperCase();
+  return [item, state, shown, rpoMs === undefined ? 'no recovery point known' : `RPO ${formatDuration(rpoMs)}`];
+}
+
+/** The worst of what is wrong, and how much more there is. */
+function worstLines({ item, cause, action, findings }: ItemStatus): string[] {
+  if (cause === undefined || action === undefined) return [];
+  const lines = [`  cause:        ${cause}`, `  next step:    ${action}`];
+  const more = findings.length - 1;
+  if (more > 0) lines.push(`  and:          ${count(more, 'more finding')}: blockferry status ${item}`);
+  return lines;
+}
+
+function everyLine({ findings }: ItemStatus): string[] {
+  return findings.flatMap(({ code, severity, cause, action }) => [
+    `  ${`${severity}:`.padEnd(13)} ${code}`,
+    `  cause:        ${cause}`,
+    `  next step:    ${action}`,
+  ]);
+}
+
+function detailLines(item: ItemStatus): string[] {
+  const lines = [`  replica:      ${item.url}`];
+  if (item.replicationState !== undefined) {
+    lines.push(`  published:    state ${item.replicationState.code}, ${item.replicationState.name}`);
+  }
   if (item.layout !== undefined) {
     lines.push(`  layout:       ${item.layout}, generation ${item.generation ?? 0}, freshness ${item.freshness}`);
   }
-  if (item.cause !== undefined) lines.push(`  cause:        ${item.cause}`);
-  if (item.action !== undefined) lines.push(`  next step:    ${item.action}`);
   if (item.lastPointMs !== undefined) {
     const age = item.rpoMs === undefined ? '' : `, ${formatDuration(item.rpoMs)} ago`;
     lines.push(`  newest point: ${formatTime(item.lastPointMs)}${age}`);
@@ -40,7 +69,7 @@ function statusLines(item: ItemStatus): string[] {
     lines.push(`  backlog:      ${item.backlog.logs} shipped logs to apply, ${formatBytes(item.backlog.bytes)}`);
   }
   if (item.syncProgress !== undefined) {
-    lines.push(`  unfinished:   a sync, ${Math.floor(item.syncProgress * 100)} % done; resync goes on with it`);
+    lines.push(`  unfinished:   a copy, ${Math.floor(item.syncProgress * 100)} % done`);
   }
   if (item.tracking !== undefined) lines.push(...trackingLines(item.tracking));
   for (const { disk, path, virtualSizeBytes } of item.disks) {

@@ -30,6 +30,7 @@ const filter: Filter = (text) =>
     .replace(/(sentBytes|bytesRead|transferredBytes)":\d+/g, '$1":N')
     .replace(/in [\d.]+ s/g, 'in N s')
     .replace(/[\d.]+ s ago/g, 'N s ago')
+    .replace(/RPO [\d.]+ s/g, 'RPO N s')
     .replace(/about [\d.]+ s/g, 'about N s');
 
 describe('the replica commands', () => {
@@ -40,6 +41,7 @@ describe('the replica commands', () => {
         [
           ['protect', 'web1', 'disk.raw', '--to', url, '--key-file', 'a.key'],
           ['status'],
+          ['status', 'web1'],
           ['status', 'web1', '--json'],
           ['points', 'web1'],
           ['points', 'web1', '--json'],
