@@ -8,7 +8,7 @@
 import { bytesEqual } from '../bytes.ts';
 import { isBlockferryError } from '../errors.ts';
 import { randomGuid } from '../guid.ts';
-import { type ChunkRun, outstandingLogs, type SuspectRange } from '../replica/index.ts';
+import { assertReplicating, type ChunkRun, outstandingLogs, type SuspectRange } from '../replica/index.ts';
 import { type ControlClient, type RestingTracking, resyncEpoch, ServedDisk } from '../tracker/index.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
 import { runApply } from './apply.ts';
@@ -38,6 +38,7 @@ export async function bringCurrent(
   tracking: Tracking,
   request: CopyRequest,
 ): Promise<SyncReport> {
+  assertReplicating(own.replica.record.root, own.state.side);
   const applied = await applyOutstanding(session, own);
   // An apply that failed may have committed what it was about to do.
   const current = await reopen(session, own);

@@ -4,7 +4,7 @@
  */
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { ChangeLog, orderChain } from '../hrl/index.ts';
-import { shipLogs } from '../replica/index.ts';
+import { assertReplicating, shipLogs } from '../replica/index.ts';
 import type { ClosedLog, Rotation } from '../tracker/index.ts';
 import { LocalItem } from './local-state.ts';
 import {
@@ -45,6 +45,8 @@ export async function cycle(
   const { clock } = session.ports;
   const startedMs = clock.monotonicMs();
   const { root } = own.replica.record;
+  // Before the logs are touched: that the replica follows another side is no fault of theirs.
+  assertReplicating(root, own.state.side);
   const heads = root.disks.map(({ head }) => head);
   const { consistency = 'crash' } = request;
   const rotation =

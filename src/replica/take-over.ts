@@ -86,8 +86,8 @@ function checkTake(root: Root, { point: id, epoch, newestGeneration, planned, di
 }
 
 /**
- * The live bases stay as they are, ahead of the point or beside it: logs behind them are dropped, no log goes on from them, and
- * the new owner has to compare.
+ * Logs behind the point are dropped, and no log of the old side goes on. Where the point stands on the newest baseline, that is
+ * the point again; else the live bases stay ahead of it, and the new owner has to compare.
  */
 function giveUpNewer(root: Root, point: RecoveryPoint, random: Random): RootChange {
   const newest = root.baselines.at(-1)!;

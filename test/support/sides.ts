@@ -1,0 +1,116 @@
+/** A machine with two homes, run by the real program: where it is protected, and where a failover takes it. */
+import { execFileSync } from 'node:child_process';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect } from 'vitest';
+import { type RunResult, records, runCli } from '../cli/support.ts';
+import { qemuIo, type RunningTracker, startTracker } from './tracker.ts';
+
+export type Home = 'a' | 'b';
+export type Report = Readonly<Record<string, unknown>>;
+
+/** Of a disk; 64 KiB chunks, so 512 of them. */
+export const DISK_BYTES: number = 32 << 20;
+
+export interface SidesOptions {
+  readonly directory: string;
+  readonly url: string;
+  readonly layout: 'sealed' | 'raw';
+  /** As qemu-img names it; one disk each. */
+  readonly formats: readonly ('raw' | 'vhdx' | 'vpc')[];
+}
+
+export class Sides {
+  readonly directory: string;
+  readonly url: string;
+  readonly disks: readonly string[];
+  readonly #layout: string;
+
+  private constructor({ directory, url, formats, layout }: SidesOptions) {
+    this.directory = directory;
+    this.url = url;
+    this.#layout = layout;
+    this.disks = formats.map((format, i) => join(directory, `disk${i}.${format === 'vpc' ? 'vhd' : format}`));
+  }
+
+  /** A machine that is protected, with something in its disks. */
+  static async begin(options: SidesOptions): Promise<Sides> {
+    const sides = new Sides(options);
+    await mkdir(options.directory, { recursive: true });
+    for (const [i, disk] of sides.disks.entries()) {
+      const format = options.formats[i]!;
+      const size = format === 'vpc' ? ['-o', 'force_size=on'] : [];
+      execFileSync('qemu-img', ['create', '-q', '-f', format, ...size, disk, String(DISK_BYTES)]);
+      const writes = ['write -P 0x11 0 2M', `write -P 0x${i + 2}2 20M 1M`].flatMap((write) => ['-c', write]);
+      execFileSync('qemu-io', ['-f', format, ...writes, disk], { stdio: 'pipe' });
+    }
+    await sides.run('a', ['keygen', sides.key]);
+    const choices = ['--layout', sides.#layout, '--chunk-size', '64KiB', '--key-file', sides.key];
+    await sides.run('a', ['protect', 'vm', ...sides.disks, '--to', sides.url, ...choices]);
+    return sides;
+  }
+
+  get key(): string {
+    return join(this.directory, 'vm.key');
+  }
+
+  /** Options by which the other home finds the replica. */
+  get from(): readonly string[] {
+    return ['--from', this.url, '--key-file', this.key];
+  }
+
+  home(home: Home): string {
+    return join(this.directory, home);
+  }
+
+  at(home: Home, args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<RunResult> {
+    const [command, ...rest] = args;
+    return runCli([command!, ...rest, '--json', '--home', this.home(home)], { env });
+  }
+
+  /** Runs a command that has to succeed; its last record. */
+  async run(home: Home, args: readonly string[]): Promise<Report> {
+    const result = await this.at(home, args);
+    expect(result.code, `${home}: ${args.join(' ')}: ${result.stderr}`).toBe(0);
+    return records(result).at(-1)!;
+  }
+
+  /** Runs a command that has to be refused. */
+  async refuse(home: Home, args: readonly string[], code: number, message: string): Promise<void> {
+    const result = await this.at(home, args);
+    expect(result.code, `${home}: ${args.join(' ')}: ${result.stderr}`).toBe(code);
+    expect(result.stderr).toContain(message);
+  }
+
+  /** Serves the disks of a home to `guest`, then ends in order. */
+  async serve(home: Home, guest: (tracker: RunningTracker) => Promise<void>): Promise<void> {
+    const tracker = await startTracker('vm', this.home(home));
+    try {
+      await guest(tracker);
+    } finally {
+      expect(await tracker.stop(), tracker.talk()).toBe(0);
+    }
+  }
+
+  /** Every disk gets these writes, flushed. */
+  async write(tracker: RunningTracker, writes: readonly string[]): Promise<void> {
+    for (const i of this.disks.keys()) await qemuIo(tracker.uri(`d${i}`), [...writes, 'flush']);
+  }
+
+  /** SHA-256 of what a guest reads of each disk. */
+  async content(paths: readonly string[] = this.disks): Promise<readonly unknown[]> {
+    const hashes: unknown[] = [];
+    for (const path of paths) hashes.push((await this.run('a', ['digest', path]))['sha256']);
+    return hashes;
+  }
+
+  /** Where a failover into this folder puts the disks. */
+  brought(out: string, extension: string): readonly string[] {
+    return this.disks.map((_, i) => join(out, `disk${i}.${extension}`));
+  }
+}
+
+/** A number of each disk of a report, added up. */
+export function sum(report: Report, field: string): number {
+  return (report['disks'] as Report[]).reduce((total, disk) => total + Number(disk[field]), 0);
+}
