@@ -83,9 +83,9 @@ export class MachineMemory {
   }
 
   async succeeded(verb: AgentVerb, elapsedMs: number, sentBytes: number): Promise<void> {
-    const { totals, lastMs, failure } = this.#record;
-    // To have seen everything is no success of what failed before.
-    const isOver = verb !== 'observe' || failure?.verb === 'observe';
+    const { totals, lastMs } = this.#record;
+    // To have seen everything is no success of what failed before: the ladder goes on until the turn ends well.
+    const isOver = verb !== 'observe';
     await this.change({
       totals: { ...totals, sentBytes: totals.sentBytes + sentBytes },
       lastMs: { ...lastMs, [verb]: elapsedMs },

@@ -211,13 +211,14 @@ export class Machine {
     this.#running = { verb, stop, active };
     const beganMs = clock.nowMs();
     const startedMs = clock.monotonicMs();
-    if (verb !== 'observe') tell({ type: 'operation-started', machine: this.name, verb });
+    if (verb !== 'observe') tell({ type: 'operation-started', machine: this.name, verb, ...this.#reasonFor(verb) });
     try {
       const context = contextOf(active, AbortSignal.any([signal, stop.signal]));
       const { missed, ...report } =
         verb === 'observe' ? await this.#observe(context) : await this.#perform(verb, context);
       const elapsedMs = Math.round(clock.monotonicMs() - startedMs);
       await this.#memory.succeeded(verb, elapsedMs, report.sentBytes ?? 0);
+      if (report.sentBytes !== undefined) this.#forecast.sent(report.sentBytes, elapsedMs);
       if (verb !== 'observe') tell({ type: 'operation-ended', machine: this.name, verb, elapsedMs, ...report });
       if (missed) tell({ type: 'cycles-missed', machine: this.name, missed });
       return 'done';
@@ -234,6 +235,12 @@ export class Machine {
       stop.abort();
       this.#running = undefined;
     }
+  }
+
+  /** Why all that may differ is copied: never without saying so. */
+  #reasonFor(verb: AgentVerb): { readonly reason?: string } {
+    const state = this.#seen?.state;
+    return verb === 'resync' && state?.state === 'resync-required' ? { reason: state.reason } : {};
   }
 
   async #failed(verb: AgentVerb, error: BlockferryError, beganMs: number): Promise<void> {
@@ -260,7 +267,7 @@ export class Machine {
     // Failures of the past are the ladder's business; what is the case now decides.
     const state = stateOf(facts);
     this.#seen = { facts, state, atMs: clock.nowMs() };
-    this.#forecast.sample(clock.monotonicMs(), facts.replica?.backlogBytes ?? 0, this.#memory.record.totals.sentBytes);
+    this.#forecast.waits(facts.replica?.backlogBytes ?? 0);
     if (dutyOf(state) !== 'fault' || !('error' in state)) return {};
     const { code, message, hint } = state.error;
     throw new BlockferryError(code, message, hint === undefined ? {} : { hint });
@@ -310,6 +317,8 @@ export class Machine {
   }
 
   #tellHealth(): void {
+    // Before the first look, nothing is known to be well or ill.
+    if (!this.#seen && !this.#memory.record.failure) return;
     const { level, findings } = this.status().health;
     const told = [level, ...findings.map(({ code }) => code)].join(' ');
     if (told === this.#told || (this.#told === '' && level === 'normal')) return;

@@ -64,7 +64,7 @@ export function nextTurn(view: MachineView, nowMs: number): Turn | undefined {
   if (record.suspendedSinceMs !== undefined) return undefined;
   const { failure } = record;
   if (failure) {
-    const dueMs = retryMs(failure);
+    const dueMs = retryDueMs(failure, nowMs);
     return dueMs === undefined ? undefined : { verb: failure.verb, dueMs };
   }
   if (!seen) return { verb: 'observe', dueMs: nowMs };
@@ -114,7 +114,13 @@ export function upkeepAt({ config, record, seen }: MachineView, nowMs: number): 
 }
 
 function isWaiting(failure: Failure | undefined, nowMs: number): boolean {
-  return failure !== undefined && (retryMs(failure) ?? Number.POSITIVE_INFINITY) > nowMs;
+  return failure !== undefined && (retryDueMs(failure, nowMs) ?? Number.POSITIVE_INFINITY) > nowMs;
+}
+
+/** When a failure is tried again; now, if it lies in the future (a clock that was set back). */
+function retryDueMs(failure: Failure, nowMs: number): number | undefined {
+  const dueMs = retryMs(failure);
+  return dueMs !== undefined && failure.lastMs > nowMs ? nowMs : dueMs;
 }
 
 /** Whether the resync that runs now has to stop when its window closes. */

@@ -156,7 +156,8 @@ export type AgentHappening =
       readonly changed: readonly string[];
     }
   | { readonly type: 'config-refused'; readonly message: string }
-  | (OfMachine & { readonly type: 'operation-started'; readonly verb: AgentVerb })
+  /** `reason`: why a resync is required, where nobody asked for it. */
+  | (OfMachine & { readonly type: 'operation-started'; readonly verb: AgentVerb; readonly reason?: string })
   | (OfMachine & {
       readonly type: 'operation-ended';
       readonly verb: AgentVerb;

@@ -22,7 +22,7 @@ export function minutesOf(time: TimeOfDay): number | undefined {
 
 /** Whether the name is a zone of the IANA database. */
 export function isZone(name: string): boolean {
-  return IANAZone.isValidZone(name);
+  return IANAZone.create(name).isValid;
 }
 
 /** The calendar date at `atMs` in the zone. */

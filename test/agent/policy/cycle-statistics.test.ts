@@ -115,47 +115,40 @@ describe('statistics of cycles', () => {
 });
 
 describe('the forecast of the backlog', () => {
-  it('knows nothing before there was a rate', () => {
+  it('knows nothing before anything was sent', () => {
     const forecast = new BacklogForecast();
-    expect(forecast.minutesToUpload()).toBeUndefined();
-    forecast.sample(0, 1000, 0);
+    expect(forecast.minutesToUpload()).toBe(0);
+    forecast.waits(1000);
     expect([forecast.minutesToUpload(), forecast.level()]).toEqual([undefined, 'ok']);
   });
 
-  it('divides what waits by the rate', () => {
+  it('divides what waits by the rate of sending', () => {
     const forecast = new BacklogForecast();
-    forecast.sample(0, 5000, 0);
-    forecast.sample(MINUTE, 4000, 100);
+    forecast.sent(100, MINUTE);
+    forecast.waits(4000);
     expect(forecast.minutesToUpload()).toBeCloseTo(40);
     expect(forecast.level()).toBe('warning');
-    forecast.sample(2 * MINUTE, 5000, 200);
+    forecast.waits(5000);
     expect(forecast.level()).toBe('critical');
-    forecast.sample(3 * MINUTE, 2000, 300);
+    forecast.waits(2000);
     expect(forecast.level()).toBe('ok');
   });
 
-  it('is critical when nothing gets through any more', () => {
+  it('follows the line when it becomes slower, and when nothing gets through', () => {
     const forecast = new BacklogForecast();
-    forecast.sample(0, 1000, 0);
-    forecast.sample(MINUTE, 1000, 1000);
-    for (let minute = 2; minute < 60; minute += 1) forecast.sample(minute * MINUTE, 1000 + minute, 1000);
+    forecast.sent(1000, MINUTE);
+    forecast.waits(20_000);
+    expect(forecast.level()).toBe('ok');
+    for (let minute = 0; minute < 5; minute += 1) forecast.sent(0, MINUTE);
+    expect(forecast.minutesToUpload()).toBeCloseTo(40);
+    for (let minute = 0; minute < 60; minute += 1) forecast.sent(0, MINUTE);
     expect(forecast.level()).toBe('critical');
   });
 
-  it('does not take a rest for a slow network', () => {
+  it('takes no notice of what took no time', () => {
     const forecast = new BacklogForecast();
-    forecast.sample(0, 1000, 0);
-    forecast.sample(MINUTE, 0, 1000);
-    for (let minute = 2; minute < 600; minute += 1) forecast.sample(minute * MINUTE, 0, 1000);
-    forecast.sample(600 * MINUTE, 10_000, 1000);
-    expect(forecast.minutesToUpload()).toBeCloseTo(10);
-  });
-
-  it('bears a counter that begins anew and a clock that stands', () => {
-    const forecast = new BacklogForecast();
-    forecast.sample(0, 100, 5000);
-    forecast.sample(MINUTE, 100, 100);
-    forecast.sample(MINUTE, 100, 900);
-    expect(forecast.minutesToUpload()).toBeCloseTo(1);
+    forecast.sent(0, 0);
+    forecast.waits(1);
+    expect(forecast.minutesToUpload()).toBeUndefined();
   });
 });
