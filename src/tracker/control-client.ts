@@ -11,12 +11,15 @@ interface Waiting {
 export class ControlClient {
   readonly #socket: Socket;
   readonly #waiting: Map<number, Waiting> = new Map();
+  /** Resolves when the connection is over: the tracker ended, or this side closed it. */
+  readonly closed: Promise<void>;
   #lastId = 0;
 
   private constructor(socket: Socket) {
     this.#socket = socket;
     readLines(socket, (line) => this.#take(line));
     socket.on('error', () => {});
+    this.closed = new Promise((resolve) => socket.once('close', () => resolve()));
     socket.on('close', () => {
       for (const { reject } of this.#waiting.values()) reject(gone());
       this.#waiting.clear();

@@ -110,7 +110,10 @@ function readAgent(map: ConfigMap, path: string): AgentConfig {
 function readMachines(map: ConfigMap, setting: Setting): readonly MachineConfig[] {
   const defaults = map.get('defaults')?.map(SHARED_KEYS, SECRETS);
   const machines: MachineConfig[] = [];
-  for (const value of map.need('machines')?.list(MACHINES_MAX) ?? []) {
+  const list = map.need('machines');
+  const values = list?.list(MACHINES_MAX) ?? [];
+  if (list && values.length === 0) list.fail('names no machine');
+  for (const value of values) {
     const own = value.map([...OWN_KEYS, ...SHARED_KEYS], SECRETS);
     const machine = readMachine(own, own.over(defaults), setting);
     // Names of items are names of folders, which some systems do not tell apart by case.

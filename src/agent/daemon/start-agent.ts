@@ -11,8 +11,10 @@ import { agentSocketPath } from './control-protocol.ts';
 import { AgentControlServer } from './control-server.ts';
 import { AgentEngine, type ConfigChanges } from './engine.ts';
 import { EventStreams } from './event-streams.ts';
+import { MetricsServer } from './metrics.ts';
 import { machineOperations } from './operations.ts';
 import { agentDirectory, fileStateStore } from './state-store.ts';
+import { TrackerKeepers } from './tracker-keepers.ts';
 import type { AgentConfig, AgentEvent, AgentProcesses, AgentStatus, MachineConfig } from './types.ts';
 
 export interface StartAgentOptions {
@@ -76,6 +78,8 @@ class RunningAgent implements Agent {
   readonly #home: string;
   readonly #engine: AgentEngine;
   readonly #control: AgentControlServer;
+  readonly #trackers: TrackerKeepers;
+  #metrics: MetricsServer | undefined;
   readonly #streams: EventStreams = new EventStreams();
   readonly #stop: AbortController = new AbortController();
   readonly #startedMs: number;
@@ -97,12 +101,20 @@ class RunningAgent implements Agent {
       onEvent: (event) => this.#tell(event),
     });
     this.#control = new AgentControlServer(this);
+    this.#trackers = new TrackerKeepers({ home, ports, processes, tell: (happening) => this.#engine.tell(happening) });
   }
 
   /** Listens, then runs until it is stopped; what was started by then ends with it. */
   async start(release: () => Promise<void>): Promise<void> {
     const { ports, signal } = this.#options;
-    await this.#control.listen(agentSocketPath(this.#home), ports.files);
+    const { metrics } = this.#config;
+    if (metrics) this.#metrics = await MetricsServer.listen(metrics, () => this.status());
+    try {
+      await this.#control.listen(agentSocketPath(this.#home), ports.files);
+    } catch (error) {
+      await this.#metrics?.close();
+      throw error;
+    }
     this.#ended = this.#run(signal ? AbortSignal.any([signal, this.#stop.signal]) : this.#stop.signal, release);
   }
 
@@ -115,6 +127,7 @@ class RunningAgent implements Agent {
       home: this.#home,
       config: this.#config.path,
       startedMs: this.#startedMs,
+      ...(this.#metrics ? { metrics: this.#metrics.url } : {}),
       machines: this.#engine.status(),
     };
   }
@@ -129,6 +142,7 @@ class RunningAgent implements Agent {
       checkProcesses(next, this.#options.processes);
       const changes = await this.#engine.apply(next);
       this.#config = next;
+      this.#trackers.keep(next.machines);
       return changes;
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
@@ -162,16 +176,20 @@ class RunningAgent implements Agent {
     try {
       // Who started it listens first.
       await this.#options.ports.clock.sleep(0);
+      this.#trackers.keep(this.#config.machines);
       await this.#engine.run(signal);
     } finally {
+      await this.#trackers.close();
       this.#streams.close();
       await this.#control.close();
+      await this.#metrics?.close();
       await release();
     }
   }
 
   #tell(event: AgentEvent): void {
     this.#options.onEvent?.(event);
+    if (event.type === 'operation-ended' && event.verb === 'protect') this.#trackers.wake(event.machine);
     this.#streams.push(event);
     this.#control.push(event);
   }

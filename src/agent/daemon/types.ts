@@ -228,6 +228,8 @@ export interface AgentStatus {
   readonly home: string;
   readonly config: string;
   readonly startedMs: number;
+  /** URL of the metrics. */
+  readonly metrics?: string;
   readonly machines: readonly MachineStatus[];
 }
 
