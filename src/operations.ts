@@ -15,6 +15,7 @@ export const protect: typeof agent.protect = async (...args) => (await load()).p
 export const track: typeof agent.track = async (...args) => (await load()).track(...args);
 export const ship: typeof agent.ship = async (...args) => (await load()).ship(...args);
 export const apply: typeof agent.apply = async (...args) => (await load()).apply(...args);
+export const prune: typeof agent.prune = async (...args) => (await load()).prune(...args);
 export const resync: typeof agent.resync = async (...args) => (await load()).resync(...args);
 export const estimateResync: typeof agent.estimateResync = async (...args) => (await load()).estimateResync(...args);
 export const status: typeof agent.status = async (...args) => (await load()).status(...args);

@@ -33,6 +33,7 @@ export { estimateResync } from './estimate.ts';
 export { points, status, verify } from './inspect.ts';
 export { addKey, listKeys, removeKey, rotateKey } from './keys.ts';
 export { protect } from './protect.ts';
+export { type PruneChoice, prune } from './prune.ts';
 export { type ResyncRequest, resync } from './resync.ts';
 export { ship } from './ship.ts';
 export { cancel, commit, failback, failover, failoverPlanned, reverse } from './sides/index.ts';
@@ -58,6 +59,7 @@ export type {
   PlannedRequest,
   PointInfo,
   ProtectRequest,
+  PruneReport,
   ReplicaReference,
   ResyncEstimate,
   ReverseReport,

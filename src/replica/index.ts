@@ -38,6 +38,7 @@ export { checkProof, encodeProof, makeProof, type Proof, type ProvenDisk, proofK
 export { openReplica, type Replica, type Unlock, workerSetup } from './replica.ts';
 export { type RestoreCounts, type RestoreSetup, restoreDisk } from './restore.ts';
 export { POINTS_KEPT, retain } from './retain.ts';
+export { type RetainResult, type RetainSetup, retainPoints } from './retain-points.ts';
 export {
   type Anchor,
   type Baseline,

@@ -8,7 +8,7 @@ import { isBlockferryError } from '../errors.ts';
 import { DISKS_PER_ITEM_MAX, PIN_BYTES_MAX } from '../limits.ts';
 import { canonicalJson, JsonReader } from './json.ts';
 import { baseKey, manifestKey } from './layout.ts';
-import { baselineOf, type RecoveryPoint, type Root } from './root.ts';
+import { type Baseline, baselineOf, type RecoveryPoint, type Root } from './root.ts';
 import { SEGMENTS_MAX } from './root-body.ts';
 
 const DOMAIN = 'rpin1\0\0\0';
@@ -36,12 +36,17 @@ export interface Pin {
 
 /** What a point needs of the store, as `root` has it. */
 export function pinOf(root: Pick<Root, 'baselines'>, point: RecoveryPoint, untilMs: number): Pin {
-  const { appliedLog, disks } = baselineOf(root, point);
-  const snapshots = disks.flatMap(({ manifestSnapshot, baseSnapshots }, i) => [
+  const baseline = baselineOf(root, point);
+  const logs = { after: baseline.appliedLog, last: point.log };
+  return { point: point.id, untilMs, logs, snapshots: snapshotsOf(baseline) };
+}
+
+/** All snapshots of a baseline. */
+export function snapshotsOf({ disks }: Baseline): readonly PinnedSnapshot[] {
+  return disks.flatMap(({ manifestSnapshot, baseSnapshots }, i) => [
     { blob: manifestKey(`d${i}`), snapshot: manifestSnapshot },
     ...baseSnapshots.map(({ segment, snapshot }) => ({ blob: baseKey(`d${i}`, segment), snapshot })),
   ]);
-  return { point: point.id, untilMs, logs: { after: appliedLog, last: point.log }, snapshots };
 }
 
 export function encodePin(pin: Pin, key: string, rootKey: Uint8Array): Uint8Array {

@@ -5,13 +5,15 @@
  * a log that is damaged, missing, older or of another disk costs nothing but an error. The root decides: an object that it
  * does not name means nothing, and is removed later (collect-logs.ts).
  */
-import { BlockferryError } from '../errors.ts';
+import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { type ChangeLog, coalesceLogs, orderChain, verifyLog } from '../hrl/index.ts';
 import type { Ports } from '../ports.ts';
 import type { Lanes } from '../transport/index.ts';
 import type { WorkerPool } from '../workers/index.ts';
+import { collectDropped } from './collect-dropped.ts';
 import type { Committer } from './committer.ts';
 import { assertReplicating } from './owner.ts';
+import { askPins } from './pins.ts';
 import { newestLog, type RecoveryPoint, type Root, type ShippedLog } from './root.ts';
 import { planFrames } from './shipped-log-plan.ts';
 import { writeShippedLog } from './shipped-log-writer.ts';
@@ -31,7 +33,7 @@ export interface ShipSetup {
   /** Of the barrier behind which the logs end. */
   readonly timeMs: number;
   readonly consistency: RecoveryPoint['consistency'];
-  readonly ports: Pick<Ports, 'random' | 'failpoint'>;
+  readonly ports: Pick<Ports, 'clock' | 'random' | 'failpoint'>;
   readonly signal: AbortSignal;
   readonly onProgress?: (progress: ShipProgress) => void;
 }
@@ -70,9 +72,11 @@ export async function shipLogs(setup: ShipSetup): Promise<ShipResult> {
   const seq = newestLog(before) + 1;
   const log = await writeLog(setup, chains, seq, loggedBytes);
   await ports.failpoint('ship.after-upload');
+  let replaced = before;
   const root = await committer.commitOver((latest) => {
     assertReplicating(latest, setup.side);
     refuseUnfinished(latest);
+    replaced = latest;
     const goesOn = before.disks.every(({ head }, i) => head === latest.disks[i]!.head);
     if (newestLog(latest) + 1 !== seq || !goesOn) throw overtaken(seq);
     const point: RecoveryPoint = {
@@ -89,8 +93,19 @@ export async function shipLogs(setup: ShipSetup): Promise<ShipResult> {
       ...(log ? { logs: [...latest.logs, log] } : {}),
     };
   }, signal);
+  await removeDropped(setup, replaced, root);
   const counts = { sentBytes: log?.sizeBytes ?? 0, dataBytes: log?.dataBytes ?? 0 };
   return { point: root.points.at(-1)!, root, ...counts, ...(log ? { log } : {}) };
+}
+
+/** A new point may push an old one out. It is committed, so what fails now fails nothing: an apply removes it later. */
+async function removeDropped({ committer, ports, signal }: ShipSetup, before: Root, after: Root): Promise<void> {
+  const { replica } = committer;
+  try {
+    await collectDropped(before, after, replica.store, askPins(replica, ports.clock, { signal }), { signal });
+  } catch (error) {
+    if (!isBlockferryError(error)) throw error;
+  }
 }
 
 /** An unfinished copy leaves nothing that a log could be played over; an unfinished apply harms no log. */

@@ -11,6 +11,7 @@ import type { ItemFacts } from '../life/index.ts';
 import { LocalItem } from '../local-state.ts';
 import { publicUrl } from '../open-item.ts';
 import { protect } from '../protect.ts';
+import { prune } from '../prune.ts';
 import { resync } from '../resync.ts';
 import { ship } from '../ship.ts';
 import { TransferLimits } from '../transfer-limits.ts';
@@ -33,7 +34,10 @@ export function machineOperations(
     ship: (context) => ship(session(context), name, shipRequest(config, context.consistency, processes)),
     apply: (context) => apply(session(context), { name }),
     resync: (context) => resync(session(context), name),
-    prune: async () => ({ dropped: 0 }),
+    prune: async (context) => {
+      const { dropped } = await prune(session(context), name, { policy: context.policy });
+      return { dropped: dropped.length };
+    },
     space: () => fullestVolume(base, config),
   };
 }
