@@ -11,6 +11,7 @@ const ELSEWHERE: readonly FailpointName[] = [
   ...(['restore.after-data', 'restore.after-logs', 'restore.after-rename', 'key.after-keyring'] as const),
   ...(['stage.after-chunks', 'stage.after-index', 'stage.after-complete'] as const),
   ...(['lay.after-write', 'lay.after-sync'] as const),
+  ...(['planned.after-stop', 'planned.after-proof', 'commit.after-tracking'] as const),
   ...(['ship.after-part', 'ship.after-upload'] as const),
   ...(['apply.after-intent', 'apply.after-slots', 'apply.after-pages', 'apply.after-snapshots'] as const),
   ...(['track.before-barrier', 'track.after-barrier', 'ship.before-acknowledge'] as const),

@@ -51,6 +51,7 @@ const ELSEWHERE: readonly FailpointName[] = [
   ...(['restore.after-data', 'restore.after-logs', 'restore.after-rename', 'key.after-keyring'] as const),
   ...(['stage.after-chunks', 'stage.after-index', 'stage.after-complete'] as const),
   ...(['lay.after-write', 'lay.after-sync'] as const),
+  ...(['planned.after-stop', 'planned.after-proof', 'commit.after-tracking'] as const),
 ];
 
 /** More than one part of a shipped log has, and not what half of a disk is. */

@@ -95,7 +95,11 @@ function matching(root: Root, wanted: string): (point: RecoveryPoint) => boolean
 }
 
 /** `web.vhdx` restored as raw becomes `web.raw`; two disks of one name get their ids behind it. */
-function outputPaths(disks: readonly DiskDescription[], directory: string, format: DiskFormat): readonly string[] {
+export function outputPaths(
+  disks: readonly DiskDescription[],
+  directory: string,
+  format: DiskFormat,
+): readonly string[] {
   const stems = disks.map(({ name }) => name.slice(0, name.length - extname(name).length) || name);
   return disks.map(({ id }, i) => {
     const stem = stems[i]!;

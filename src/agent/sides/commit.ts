@@ -29,12 +29,20 @@ export function commit(session: Session, name: string, request: CommitRequest = 
   const item = new LocalItem(session.home, name, session.ports.files);
   return withLock(session, item, async () => {
     const record = await loadFailover(item, session.ports.files);
-    if (record) return take(session, item, record, request);
+    if (record?.isComplete) return take(session, item, record, request);
+    if (record) throw unfinished(item, record);
     if (request.end) return endProtection(session, name);
     throw new BlockferryError('USAGE', `nothing of item "${name}" waits for commit`, {
       facts: { item: name },
       hint: `bring its disks back first: blockferry failover ${name} --out DIR, or blockferry failback ${name}`,
     });
+  });
+}
+
+function unfinished({ name }: LocalItem, { kind }: FailoverRecord): BlockferryError {
+  return new BlockferryError('USAGE', `the disks of item "${name}" are not complete: the ${kind} has not ended`, {
+    facts: { item: name },
+    hint: `run the same ${kind} again, or give it up with: blockferry cancel ${name}`,
   });
 }
 

@@ -30,10 +30,9 @@ import { type ItemState, LocalItem } from '../local-state.ts';
 import { latestPoint, type OwnReplica, openOwn, readAccess, withLock, withOwn, withWorkers } from '../open-item.ts';
 import { trackedItem } from '../tracking.ts';
 import type { FailbackDiskReport, FailbackReport, FailbackRequest, Session } from '../types.ts';
-import { bringBack } from './bring-back.ts';
-import { remember } from './failover.ts';
 import { stop } from './planned.ts';
 import { loadFailover, stageDirectory } from './record.ts';
+import { bringToWait, noteInPlace, type Waiting, waitsAlready } from './waiting.ts';
 
 /** Where a failback goes. */
 type Target = Pick<ItemState, 'disks' | 'formats'>;
@@ -69,13 +68,10 @@ export function failback(session: Session, name: string, request: FailbackReques
   );
 }
 
+/** New files that a kill left unfinished are made anew. */
 async function refuseWaiting({ ports: { files } }: Session, item: LocalItem): Promise<void> {
   const waiting = await loadFailover(item, files);
-  if (!waiting) return;
-  throw new BlockferryError('USAGE', `a ${waiting.kind} of item "${item.name}" waits for commit or cancel`, {
-    facts: { item: item.name, point: waiting.point.id },
-    hint: `end it with: blockferry commit ${item.name}, or blockferry cancel ${item.name}`,
-  });
+  if (waiting?.isComplete || waiting?.kind === 'failover') throw waitsAlready(item, waiting);
 }
 
 /** The disks that are not the truth now: the item's own, or in the owner's home those from before it took over. */
@@ -110,16 +106,14 @@ async function run(
     return { ...counts, state: 'waiting-for-owner', pointId, disks, elapsedMs: clock.monotonicMs() - startedMs };
   }
   const point = latestPoint(own.replica);
-  const disks =
-    request.mode === 'delta'
-      ? await layAll(session, own, point, works, staged)
-      : await writeAll(session, own, point, target, request);
-  const brought = disks.map(({ path }, i) => ({ path, format: request.format ?? target.formats[i]! }));
-  await remember(session, own.item, own.replica, {
-    ...{ kind: 'failback', planned: true, inPlace: request.mode === 'delta', point, disks: brought },
-    reference: { name: own.item.name },
-  });
-  if (request.mode === 'delta') for (const { directory } of works) await discardStage(directory, session.ports.files);
+  const waiting = { kind: 'failback', planned: true, point, reference: { name: own.item.name } } as const;
+  let disks: readonly FailbackDiskReport[];
+  if (request.mode === 'full') disks = await writeAll(session, own, waiting, target, request);
+  else {
+    disks = await layAll(session, own, point, works, staged);
+    await noteInPlace(session, own.item, own.replica, waiting, works);
+    for (const { directory } of works) await discardStage(directory, session.ports.files);
+  }
   return { ...counts, state: 'ready', pointId: point.id, disks, elapsedMs: clock.monotonicMs() - startedMs };
 }
 
@@ -230,13 +224,13 @@ async function layOne(session: Session, own: OwnReplica, point: RecoveryPoint, w
 
 async function writeAll(
   session: Session,
-  { replica }: OwnReplica,
-  point: RecoveryPoint,
+  { item, replica }: OwnReplica,
+  waiting: Waiting,
   { disks: old, formats }: Target,
   { outDirectory, format = formats[0]! }: FailbackRequest,
 ): Promise<readonly FailbackDiskReport[]> {
-  const directory = resolve(outDirectory ?? join(dirname(old[0]!), `failback-${point.id}`));
-  const { disks } = await bringBack(session, replica, point, { outDirectory: directory, format });
+  const directory = resolve(outDirectory ?? join(dirname(old[0]!), `failback-${waiting.point.id}`));
+  const { disks } = await bringToWait(session, item, replica, waiting, { outDirectory: directory, format });
   return disks.map(({ disk, path, writtenBytes, transferredBytes }) => {
     return { disk, path, differingChunks: 0, readBytes: 0, fetchedBytes: transferredBytes, writtenBytes };
   });

@@ -38,8 +38,7 @@ import {
 import { cycle } from '../ship.ts';
 import { type Tracking, trackedItem, withTracking } from '../tracking.ts';
 import type { PlannedReport, PlannedRequest, Session } from '../types.ts';
-import { bringBack } from './bring-back.ts';
-import { remember } from './failover.ts';
+import { bringToWait } from './waiting.ts';
 
 /** Stops the owner with all it has in the replica, and brings the disks back if told where. */
 export function failoverPlanned(session: Session, name: string, request: PlannedRequest = {}): Promise<PlannedReport> {
@@ -55,9 +54,8 @@ export function failoverPlanned(session: Session, name: string, request: Planned
       if (request.outDirectory === undefined) return stopped;
       const format = request.format ?? 'vhdx';
       const outDirectory = resolve(request.outDirectory);
-      const failover = await bringBack(session, replica, point, { format, outDirectory });
-      const disks = failover.disks.map(({ path }) => ({ path, format }));
-      await remember(session, item, replica, { kind: 'failover', planned: true, point, disks, reference: { name } });
+      const waiting = { kind: 'failover', planned: true, point, reference: { name } } as const;
+      const failover = await bringToWait(session, item, replica, waiting, { format, outDirectory });
       return { ...stopped, failover };
     }),
   );

@@ -18,7 +18,7 @@ const COUNT_MAX = Number.MAX_SAFE_INTEGER;
 export interface BroughtDisk {
   readonly path: string;
   readonly format: DiskFormat;
-  /** What its files said of themselves when it was complete: tells whether it was written since. */
+  /** What its files said of themselves when it was complete: tells whether it was written since. '' before. */
   readonly stamp: string;
 }
 
@@ -27,6 +27,8 @@ export interface FailoverRecord {
   readonly kind: 'failover' | 'failback';
   /** The owner has stopped, and this is all it had. */
   readonly planned: boolean;
+  /** They are written; else a run that makes them was killed, or goes on. */
+  readonly isComplete: boolean;
   /** The disks were there before and stay, whatever becomes of this. */
   readonly inPlace: boolean;
   /** The disks of this home were the owner's. */
@@ -53,6 +55,7 @@ export function stageDirectory(diskPath: string): string {
 export interface TestRecord {
   readonly pointId: string;
   readonly paths: readonly string[];
+  readonly isComplete: boolean;
   readonly sinceMs: number;
 }
 
@@ -63,6 +66,7 @@ export async function loadFailover(item: LocalItem, files: FileSystem): Promise<
   return {
     kind: json.field('kind').oneOf(['failover', 'failback']),
     planned: json.field('planned').boolean(),
+    isComplete: json.field('isComplete').boolean(),
     inPlace: json.field('inPlace').boolean(),
     fromOurs: json.field('fromOurs').boolean(),
     url: json.field('url').string(4096),
@@ -113,6 +117,7 @@ export async function loadTests(item: LocalItem, files: FileSystem): Promise<rea
         .field('paths')
         .list(DISKS_PER_ITEM_MAX)
         .map((path) => path.string(4096)),
+      isComplete: test.field('isComplete').boolean(),
       sinceMs: test.field('sinceMs').integer(0, COUNT_MAX),
     }));
 }
