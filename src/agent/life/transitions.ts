@@ -2,6 +2,8 @@
  * What leads from one state to the next. A trigger is a verb, at the moment at which it takes effect (a copy: at which it begins),
  * or something that happens. A verb that has no line in a state is illegal there: refusals.ts says why.
  *
+ * A home can have been both sides; then a failback goes to its former disks, and a `reverse` that was killed is repeated.
+ *
  * `back` stands for the state that lies under this one. `unknown` is no state of the machine but a lack of knowledge: any verb may be
  * tried, and nothing is said of where the machine will be found.
  */
@@ -59,6 +61,8 @@ const TRANSITIONS = {
     'failover-planned': 'synced',
     // A planned failover that was interrupted leaves a guest that may not write.
     cancel: 'protected',
+    failback: 'failback-waiting',
+    reverse: 'protected',
     end: 'ended',
     pause: 'suspended',
     'logs-gave-way': 'resync-required',
@@ -71,9 +75,10 @@ const TRANSITIONS = {
     'failover-test': 'synced',
     'failover-planned': 'synced',
     cancel: 'protected',
+    failback: 'failback-waiting',
     'taken-over': 'other-side',
   },
-  // The replica is only read: where its owner is here too, it goes on.
+  // The replica is only read: where its owner is here too, it goes on. `end` takes over and ends.
   'failover-waiting': {
     ship: 'failover-waiting',
     apply: 'failover-waiting',
@@ -83,12 +88,14 @@ const TRANSITIONS = {
     'failover-planned': 'failover-waiting',
     commit: 'failed-over',
     cancel: 'back',
+    end: 'ended',
     pause: 'failover-waiting',
     resume: 'failover-waiting',
   },
   'failed-over': {
     apply: 'failed-over',
     'failover-test': 'failed-over',
+    failback: 'failback-waiting',
     reverse: 'protected',
     end: 'ended',
     'taken-over': 'other-side',
@@ -98,6 +105,7 @@ const TRANSITIONS = {
     failover: 'failover-waiting',
     'failover-test': 'suspended',
     cancel: 'suspended',
+    failback: 'failback-waiting',
     end: 'ended',
     resume: 'back',
     'logs-gave-way': 'resync-suspended',
@@ -113,6 +121,8 @@ const TRANSITIONS = {
     'failover-test': 'error',
     'failover-planned': 'synced',
     cancel: 'error',
+    failback: 'failback-waiting',
+    reverse: 'error',
     end: 'ended',
     pause: 'error',
     resume: 'error',
@@ -125,7 +135,10 @@ const TRANSITIONS = {
     apply: 'resync-required',
     failover: 'failover-waiting',
     'failover-test': 'resync-required',
+    'failover-planned': 'synced',
     cancel: 'resync-required',
+    failback: 'failback-waiting',
+    reverse: 'resync-required',
     end: 'ended',
     pause: 'resync-suspended',
     'resync-done': 'protected',
@@ -146,6 +159,7 @@ const TRANSITIONS = {
     failover: 'failover-waiting',
     'failover-test': 'resync-suspended',
     cancel: 'resync-suspended',
+    failback: 'failback-waiting',
     end: 'ended',
     resume: 'back',
     failed: 'error',
@@ -157,6 +171,7 @@ const TRANSITIONS = {
     failback: 'failback-waiting',
     commit: 'failed-over',
     cancel: 'back',
+    end: 'ended',
   },
   'other-side': {
     apply: 'other-side',
@@ -164,6 +179,8 @@ const TRANSITIONS = {
     'failover-test': 'other-side',
     'failover-planned': 'failover-waiting',
     failback: 'failback-waiting',
+    // What an interrupted failback fetched is removed.
+    cancel: 'other-side',
     'ended-there': 'ended',
   },
   ended: {

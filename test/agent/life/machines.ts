@@ -109,7 +109,7 @@ export const EFFECTS: Readonly<Record<Trigger, (facts: ItemFacts) => ItemFacts>>
   },
   failback: (facts) => ({ ...facts, waiting: waiting('failback') }),
   reverse: (facts) => withOwner(facts, { phase: 'replicating' }),
-  end: (facts) => withOwner(facts, { phase: 'ended' }),
+  end: (facts) => withOwner(without(facts, 'waiting'), { isOurs: true, phase: 'ended' }),
   pause: (facts) => ({ ...without(facts, 'running'), suspendedSinceMs: NOW_MS }),
   resume: (facts) => without(facts, 'suspendedSinceMs'),
   'first-copy-planned': (facts) => ({ ...facts, firstCopyAtMs: NOW_MS + HOUR_MS }),
