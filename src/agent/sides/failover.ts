@@ -2,7 +2,6 @@
  * failover: the disks of a recovery point, beside whatever the owner does. The replica is only read, so it works on the worst
  * day and disturbs nobody; what it means for the owner is decided by `commit` or `cancel`.
  */
-import { resolve } from 'node:path';
 import { BlockferryError } from '../../errors.ts';
 import type { RecoveryPoint, Replica } from '../../replica/index.ts';
 import { LocalItem } from '../local-state.ts';
@@ -21,7 +20,7 @@ export function failover(
     const item = new LocalItem(session.home, reference.name, session.ports.files);
     const planned = request.planned ?? false;
     const point = planned ? stoppedAt(replica) : choosePoint(replica, request.point);
-    const where = { outDirectory: resolve(request.outDirectory), format: request.format ?? 'vhdx' } as const;
+    const where = { outDirectory: request.outDirectory, format: request.format ?? 'vhdx' } as const;
     if (request.test) return bringForTest(session, item, replica, point, where);
     return bringToWait(session, item, replica, { kind: 'failover', planned, point, reference }, where);
   });

@@ -4,7 +4,7 @@
  *
  * Whatever fails before that lets the guest write again; a kill leaves it stopped, durably, and running this again goes on.
  */
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { BlockferryError, isBlockferryError } from '../../errors.ts';
 import {
   assertReplicating,
@@ -53,7 +53,7 @@ export function failoverPlanned(session: Session, name: string, request: Planned
       const stopped = { item: name, pointId: point.id, pointTimeMs: point.timeMs, ...(proof ? { proof } : {}) };
       if (request.outDirectory === undefined) return stopped;
       const format = request.format ?? 'vhdx';
-      const outDirectory = resolve(request.outDirectory);
+      const { outDirectory } = request;
       const waiting = { kind: 'failover', planned: true, point, reference: { name } } as const;
       const failover = await bringToWait(session, item, replica, waiting, { format, outDirectory });
       return { ...stopped, failover };

@@ -44,7 +44,7 @@ export async function bringToWait(
   const { files } = session.ports;
   const before = await loadFailover(item, files);
   if (before?.inPlace) throw waitsAlready(item, before);
-  const paths = outputPaths(replica.description.disks, outDirectory, format);
+  const paths = outputPaths(replica.description.disks, resolve(outDirectory), format);
   // A guest may run on what is complete.
   const ours = before && !before.isComplete ? before.disks.map(({ path }) => path) : [];
   await refuseExisting(session, paths, ours);
@@ -78,7 +78,7 @@ export async function bringForTest(
   { outDirectory, format }: Where,
 ): Promise<FailoverReport> {
   const { files, clock } = session.ports;
-  const paths = outputPaths(replica.description.disks, outDirectory, format);
+  const paths = outputPaths(replica.description.disks, resolve(outDirectory), format);
   const before = await loadTests(item, files);
   const unfinished = before.filter((each) => !each.isComplete).flatMap((each) => each.paths);
   await refuseExisting(session, paths, unfinished);
