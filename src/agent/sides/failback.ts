@@ -27,7 +27,16 @@ import { RestingTracking } from '../../tracker/index.ts';
 import { openDisk, openDiskForWriting, type VirtualDisk } from '../../vhd/index.ts';
 import { runApply } from '../apply.ts';
 import { type ItemState, LocalItem } from '../local-state.ts';
-import { latestPoint, type OwnReplica, openOwn, readAccess, withLock, withOwn, withWorkers } from '../open-item.ts';
+import {
+  latestPoint,
+  type OwnReplica,
+  openOwn,
+  readAccess,
+  withLock,
+  withOwn,
+  withPinned,
+  withWorkers,
+} from '../open-item.ts';
 import { trackedItem } from '../tracking.ts';
 import type { FailbackDiskReport, FailbackReport, FailbackRequest, Session } from '../types.ts';
 import { stop } from './planned.ts';
@@ -94,10 +103,27 @@ async function run(
   target: Target,
   request: FailbackRequest,
 ): Promise<FailbackReport> {
+  const startedMs = session.ports.clock.monotonicMs();
+  if (request.mode === 'full') return end(session, first, target, request, [], startedMs);
+  const own = await applied(session, first);
+  // Pinned to the end: what is staged is caught up from this point, however long the owner takes to stop.
+  return withPinned(session, own.replica, latestPoint(own.replica), async (replica, point) => {
+    const staged = await stageAll(session, { ...own, replica }, point, diskWorks(own, target));
+    return end(session, own, target, request, staged, startedMs);
+  });
+}
+
+/** Has the owner stop, and brings the disks to where only `commit` is left. */
+async function end(
+  session: Session,
+  first: OwnReplica,
+  target: Target,
+  request: FailbackRequest,
+  staged: readonly StageCounts[],
+  startedMs: number,
+): Promise<FailbackReport> {
   const { clock } = session.ports;
-  const startedMs = clock.monotonicMs();
   const works = diskWorks(first, target);
-  const staged = request.mode === 'delta' ? await stageAll(session, first, works) : [];
   const counts = { item: first.item.name, mode: request.mode };
   const own = await stopOwner(session, first);
   if (!own) {
@@ -125,9 +151,12 @@ function diskWorks({ replica }: OwnReplica, { disks, formats }: Target): readonl
 }
 
 /** Compares and fetches while the owner runs. */
-async function stageAll(session: Session, first: OwnReplica, works: readonly DiskWork[]): Promise<StageCounts[]> {
-  const own = await applied(session, first);
-  const point = latestPoint(own.replica);
+async function stageAll(
+  session: Session,
+  own: OwnReplica,
+  point: RecoveryPoint,
+  works: readonly DiskWork[],
+): Promise<StageCounts[]> {
   const counts: StageCounts[] = [];
   for (const work of works) counts.push(await stageOne(session, own, point, work));
   return counts;
