@@ -159,6 +159,7 @@ describe('a delta failback', () => {
     await expect(lab.stage()).rejects.toMatchObject({ code: 'SOURCE_CHANGED', hint: expect.stringMatching(/full/) });
     await item.ship([data(0, 512, 512, 13)]);
     await expect(lab.stage()).rejects.toMatchObject({ code: 'USAGE', hint: expect.stringMatching(/apply/) });
+    await expect(lab.prove()).rejects.toMatchObject({ code: 'USAGE' });
   });
 
   it('of a disk that is already right fetches nothing and writes nothing', async () => {

@@ -16,8 +16,8 @@ import { chunksPerBatch } from '../disk-sync.ts';
 import { FrozenDisk, type ReadAccess } from '../frozen-disk.ts';
 import { lookAhead } from '../look-ahead.ts';
 import type { Replica } from '../replica.ts';
-import { baselineOf, type RecoveryPoint } from '../root.ts';
-import { checkTarget, notWhole, openPoint, type StageSetup } from './stage-delta.ts';
+import type { RecoveryPoint } from '../root.ts';
+import { checkTarget, notWhole, openPoint, processedBaseline, type StageSetup } from './stage-delta.ts';
 import { type FillCounts, StageFill } from './stage-fill.ts';
 import type { Stage } from './stage-folder.ts';
 import type { StagedChunk } from './stage-record.ts';
@@ -222,11 +222,12 @@ export interface ProofCounts {
 
 /**
  * Compares every chunk of a disk with the manifest of a processed point.
- * @throws DISK_DIFFERS naming the first chunk that is another; SOURCE_CHANGED for a disk of another size
+ * @throws DISK_DIFFERS naming the first chunk that is another; USAGE for a point with logs to play; SOURCE_CHANGED for a disk of
+ * another size
  */
 export async function proveDisk(setup: ProofSetup): Promise<ProofCounts> {
   const { replica, point, disk, target, pool, access } = setup;
-  const frozen = new FrozenDisk(replica, disk, baselineOf(replica.record.root, point).disks[disk]!, access);
+  const frozen = new FrozenDisk(replica, disk, processedBaseline(replica, point).disks[disk]!, access);
   const { tree, description } = frozen;
   const { chunkBytes, virtualSizeBytes } = description;
   checkTarget(target, description);

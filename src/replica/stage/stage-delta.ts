@@ -16,7 +16,7 @@ import type { DiskDescription } from '../description.ts';
 import { FrozenDisk, type ReadAccess } from '../frozen-disk.ts';
 import type { ManifestTree } from '../manifest-tree.ts';
 import type { Replica } from '../replica.ts';
-import { baselineOf, isProcessed, type RecoveryPoint } from '../root.ts';
+import { type Baseline, baselineOf, isProcessed, type RecoveryPoint } from '../root.ts';
 import { sourceChanged, sourceStamp } from '../source-stamp.ts';
 import { type FillCounts, StageFill } from './stage-fill.ts';
 import type { Stage } from './stage-folder.ts';
@@ -122,19 +122,23 @@ export function openPoint({ stage, replica, point, access }: Omit<StageSetup, 'p
   readonly frozen: FrozenDisk;
   readonly staged: StagedPoint;
 } {
-  const { root } = replica.record;
+  const baseline = processedBaseline(replica, point);
+  const disk = baseline.disks[stage.disk]!;
+  return {
+    frozen: new FrozenDisk(replica, stage.disk, disk, access),
+    staged: { pointId: point.id, baseline: baseline.generation, disk },
+  };
+}
+
+/** The baseline that has all of a point. @throws USAGE if there are logs to play over it */
+export function processedBaseline({ record: { root } }: Replica, point: RecoveryPoint): Baseline {
   if (!isProcessed(root, point)) {
     throw new BlockferryError('USAGE', `point ${point.id} has logs that are not in its baseline yet`, {
       facts: { point: point.id, baseline: point.baseline, log: point.log },
       hint: 'run apply first',
     });
   }
-  const baseline = baselineOf(root, point);
-  const disk = baseline.disks[stage.disk]!;
-  return {
-    frozen: new FrozenDisk(replica, stage.disk, disk, access),
-    staged: { pointId: point.id, baseline: baseline.generation, disk },
-  };
+  return baselineOf(root, point);
 }
 
 /** @throws SOURCE_CHANGED */
