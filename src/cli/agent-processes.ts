@@ -14,12 +14,11 @@ export const agentProcesses: AgentProcesses = {
     // In a group of its own: what stops the agent must not take a disk away from a machine that runs on it.
     const child = spawn(process.execPath, [MAIN, ...args], { detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
     for (const stream of [child.stdout, child.stderr]) createInterface({ input: stream }).on('line', onTalk);
-    const ended = await new Promise<string>((resolve) => {
+    return await new Promise<string>((resolve) => {
       child.once('error', (error) => resolve(error.message));
       child.once('exit', (code, signal) =>
         resolve(signal ? `it was ended by ${signal}` : `it ended with exit code ${code}`),
       );
     });
-    return ended;
   },
 };
