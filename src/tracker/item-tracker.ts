@@ -191,7 +191,14 @@ export class ItemTracker {
   #giveWayLater(reason: ResyncReason): void {
     this.#giveWay(reason);
     this.#options.onEvent({ code: 'RESYNC_REQUIRED', message: `resync required: ${reason.message}` });
-    void this.#inTurn(() => this.#saveMark());
+    void this.#markInTurn();
+  }
+
+  /** Saves the mark when it is its turn, unless somebody did so before it: logs that began since then are good. */
+  #markInTurn(): Promise<void> {
+    return this.#inTurn(async () => {
+      if (!this.#isMarked) await this.#saveMark();
+    });
   }
 
   /** @throws while logs are given up and the mark is not durable */
@@ -274,7 +281,7 @@ export class ItemTracker {
       }
       try {
         this.#forecast.sample();
-        if (!this.#isMarked) await this.#inTurn(() => this.#saveMark());
+        if (!this.#isMarked) await this.#markInTurn();
         for (const device of this.devices) await device.settle();
       } catch (error) {
         this.#tell(`what was written cannot be made durable: ${messageOf(error)}`);

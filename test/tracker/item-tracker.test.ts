@@ -361,6 +361,23 @@ describe('a resync under a tracker', () => {
     await again.abandon();
   });
 
+  test('is not undone by a mark that waited for its turn', async () => {
+    const { lab, files } = await settled([2 * MIB]);
+    const tracker = await lab.open(files);
+    const heads = GUIDS.slice(0, 1);
+    // The first finds the logs useless while the second waits already: its mark comes behind it.
+    const refused = tracker.acknowledge([GUIDS[1]!]);
+    const begun = tracker.beginResync(heads);
+    await expect(refused).rejects.toMatchObject({ code: 'RESYNC_REQUIRED' });
+    await begun;
+    await tracker.endResync(heads);
+    await tracker.devices[0]!.write(Buffer.alloc(512, 1), 0, true);
+    const { logs } = await tracker.rotate(heads);
+    expect(logs[0]).toHaveLength(1);
+    expect(tracker.status().mode).toBe('logging');
+    await close(lab, files, tracker);
+  });
+
   test('whose logs give way has to begin again', async () => {
     const { lab, files } = await settled([2 * MIB]);
     const tracker = await lab.open(files);
