@@ -68,7 +68,8 @@ describe.each(['sealed', 'raw'] as const)('killed at every failpoint, layout %s'
       for (const name of names.filter((n) => !FIRST_ONLY.includes(n))) {
         await lineage.change();
         expect(await crashAt(lineage, 'resync', name, 1), name).toBe(true);
-        await crashAt(lineage, 'resync', name, 1 + lineage.dice.between(1, 3));
+        // A later hit differs in what was committed before it, which is no matter of the layout.
+        if (layout === 'sealed') await crashAt(lineage, 'resync', name, 1 + lineage.dice.between(1, 3));
         const { result } = await lineage.run('resync');
         expect(result.code, result.stderr).toBe(0);
         expect(await lineage.isCurrent(), name).toBe(true);

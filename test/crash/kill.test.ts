@@ -9,7 +9,7 @@ import { Lineage } from './lineage.ts';
 
 const SEED = Number(process.env['BLOCKFERRY_SEED'] ?? 20_261_121);
 const FACTOR = Number(process.env['BLOCKFERRY_KILLS'] ?? 1);
-const DISK_MIB = 144;
+const DISK_MIB = 64;
 
 let azurite: Azurite;
 beforeAll(async () => {

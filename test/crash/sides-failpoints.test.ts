@@ -39,9 +39,14 @@ async function through(
 }
 
 describe.skipIf(missingTool('qemu-io') ?? missingTool('qemu-img'))('killed at every failpoint', () => {
-  it.each(['sealed', 'raw'] as const)('the full circle ends with equal disks, layout %s', async (layout) => {
+  it('the full circle ends with equal disks', async () => {
     const url = `file://${join(directory, 'store')}`;
-    const sides = await Sides.begin({ directory: join(directory, 'm'), url, layout, formats: ['raw', 'vhdx'] });
+    const sides = await Sides.begin({
+      directory: join(directory, 'm'),
+      url,
+      layout: 'sealed',
+      formats: ['raw', 'vhdx'],
+    });
     const out = join(directory, 'out');
     const there = sides.brought(out, 'raw');
     await sides.serve('a', async (tracker) => {

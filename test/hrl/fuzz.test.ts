@@ -21,7 +21,7 @@ import { startWatchdog } from '../support/watchdog.ts';
 import { collect, PATH, sectors } from './support.ts';
 
 const seed = numberFromEnvironment('BLOCKFERRY_SEED', 1);
-const cases = numberFromEnvironment('BLOCKFERRY_CASES', 200_000);
+const cases = numberFromEnvironment('BLOCKFERRY_CASES', 100_000);
 const CASE_MS_MAX = 1000;
 const READ_BYTES_MAX = 1024 * 1024 + 65_536;
 

@@ -26,7 +26,7 @@ import { MIB, readAll } from './vhd-image.ts';
 
 const SEED = numberFromEnvironment('BLOCKFERRY_SEED', 1);
 const FIRST_CASE = numberFromEnvironment('BLOCKFERRY_CASE', 0);
-const CASES = numberFromEnvironment('BLOCKFERRY_CASES', 300);
+const CASES = numberFromEnvironment('BLOCKFERRY_CASES', 150);
 /** Cases in work at a time: the other programs run beside us. */
 const LANES = 3;
 const ROUND_TRIP_ONE_IN = 5;
