@@ -5,14 +5,8 @@
 import { dirname, isAbsolute, resolve } from 'node:path';
 import { parseSize } from '../../bytes.ts';
 import { checkChunkBytes } from '../../chunker/index.ts';
-import {
-  DISKS_PER_ITEM_MAX,
-  KEY_SLOTS_MAX,
-  MACHINES_MAX,
-  RECOVERY_POINTS_MAX,
-  SHIPPED_LOGS_MAX,
-} from '../../limits.ts';
-import { isSafeFileName } from '../../replica/index.ts';
+import { DISKS_PER_ITEM_MAX, KEY_SLOTS_MAX, MACHINES_MAX, SHIPPED_LOGS_MAX } from '../../limits.ts';
+import { isSafeFileName, POINTS_KEPT } from '../../replica/index.ts';
 import {
   type BandwidthProfile,
   type DailyWindow,
@@ -240,7 +234,7 @@ function readRetention(value: ConfigValue | undefined): RetentionPolicy {
     ...RETENTION_DEFAULT,
     keepMs: map.get('keep')?.parse(span) ?? RETENTION_DEFAULT.keepMs,
     ...(appConsistentKeepMs === undefined ? {} : { appConsistentKeepMs }),
-    pointsMax: map.get('points')?.integer(1, RECOVERY_POINTS_MAX) ?? RETENTION_DEFAULT.pointsMax,
+    pointsMax: map.get('points')?.integer(1, POINTS_KEPT) ?? RETENTION_DEFAULT.pointsMax,
   };
   const fault = retentionFault(policy);
   if (fault !== undefined) value.fail(`is wrong: ${fault}`);

@@ -8,6 +8,7 @@ import {
   type RetentionPolicy,
   retentionFault,
 } from '../../../src/agent/policy/index.ts';
+import { POINTS_KEPT } from '../../../src/replica/index.ts';
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -65,6 +66,13 @@ describe('the default', () => {
     expect(between(7, 15)).toHaveLength(48);
     expect(kept[0]).toBe(15 * 24);
     expect(kept).toHaveLength(25 + 22 + 72 + 48 - 1 + 1);
+  });
+
+  it('fits into a root, at the shortest cycle and for the longest time', () => {
+    // Two hours of all, fifteen days of thinned ones, and ten minutes until the next look.
+    const most = (2 * HOUR) / 30_000 + 22 + 72 + 48 + (10 * MINUTE) / 30_000;
+    expect(most).toBeLessThan(LONG.pointsMax);
+    expect(LONG.pointsMax).toBeLessThan(POINTS_KEPT);
   });
 
   it('has no fault', () => {
