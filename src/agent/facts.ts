@@ -16,7 +16,7 @@ import {
 import { openDisk } from '../vhd/index.ts';
 import type { ErrorFacts, ItemFacts, ReplicaFacts, TrackingFacts } from './life/index.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
-import { withOwn, withReplica } from './open-item.ts';
+import { publicUrl, withOwn, withReplica } from './open-item.ts';
 import { type FailoverRecord, loadFailover } from './sides/record.ts';
 import { trackedItem } from './tracking.ts';
 import type { Session } from './types.ts';
@@ -56,7 +56,7 @@ export async function observeItem(session: Session, name: string): Promise<Obser
     ...start,
     ...(local && 'error' in local ? { localError: local.error } : {}),
     ...('error' in opened
-      ? { replicaError: opened.error, wasSeen: await wasSeen(item) }
+      ? { replicaError: atStore(opened.error, state?.url ?? record?.url ?? ''), wasSeen: await wasSeen(item) }
       : { replica: replicaFacts(opened.value.record.root, state?.side, backlogBytes) }),
     ...('error' in source ? { sourceError: source.error } : {}),
     ...(tracking ? { tracking } : {}),
@@ -96,6 +96,14 @@ async function attempt<T>(look: () => Promise<T>): Promise<{ readonly value: T }
 /** An error as state and health look at it. */
 export function errorFacts({ code, message, hint }: BlockferryError): ErrorFacts {
   return { code, message, ...(hint === undefined ? {} : { hint }) };
+}
+
+/** An error of a store says at which one. */
+function atStore(error: ErrorFacts, url: string): ErrorFacts {
+  const { code, message } = error;
+  const place = publicUrl(url);
+  const isKnown = !code.startsWith('STORE_') || place === '' || message.includes(place);
+  return isKnown ? error : { ...error, message: `${message}, at ${place}` };
 }
 
 function replicaFacts(root: Root, side: Uint8Array | undefined, backlogBytes: number): ReplicaFacts {
@@ -165,6 +173,7 @@ function servedFacts({ mode, reason, stopped, halfFullInMs, disks }: TrackerStat
       served: true,
       stopped: stopped === true,
       ...(halfFullInMs === undefined ? {} : { halfFullInMs }),
+      logShare: Math.max(0, ...disks.map(({ logBytes, logBytesMax }) => logBytes / logBytesMax)),
     },
     backlogBytes: disks.reduce((sum, { logBytes }) => sum + logBytes, 0),
   };

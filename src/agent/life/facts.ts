@@ -69,6 +69,8 @@ export interface TrackingFacts {
   readonly ended?: 'in-order' | 'without-warning';
   /** When half of a disk will be in its logs, if the guest goes on as it does. */
   readonly halfFullInMs?: number;
+  /** Of what the logs of a disk may take, the share that is taken; of the fullest. */
+  readonly logShare?: number;
 }
 
 /** Disks that were brought back and wait for `commit` or `cancel`. */

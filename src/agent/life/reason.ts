@@ -29,6 +29,8 @@ export interface HealthThresholds {
   readonly rpoMs?: number;
   /** A log that will be half of its disk so soon is told. */
   readonly halfFullMs: number;
+  /** … unless they hold less than this share of what they may: a burst behind a cycle is no trend. */
+  readonly halfFullShare: number;
 }
 
 const MINUTE_MS = 60_000;
@@ -40,6 +42,7 @@ export const HEALTH_THRESHOLDS: HealthThresholds = {
   behindMs: HOUR_MS,
   averageLatencyMs: 5 * MINUTE_MS,
   halfFullMs: HOUR_MS,
+  halfFullShare: 0.25,
 };
 
 /** All that a reason may look at. */

@@ -86,8 +86,9 @@ export const PACE_REASONS: Readonly<Record<PaceCode, Reason>> = {
       if (tracking?.halfFullInMs === undefined || tracking.mode === 'resync-required' || !isFollowed(seen)) {
         return undefined;
       }
-      const { halfFullInMs } = tracking;
-      return halfFullInMs <= seen.thresholds.halfFullMs
+      const { halfFullInMs, logShare = 1 } = tracking;
+      const { halfFullMs, halfFullShare } = seen.thresholds;
+      return halfFullInMs <= halfFullMs && logShare >= halfFullShare
         ? `half of a disk is in its logs in ${spanText(halfFullInMs)} if the guest goes on; then a resync is required`
         : undefined;
     },

@@ -234,6 +234,14 @@ describe('a threshold', () => {
     expect(codes(beyond)).toContain(code);
   });
 
+  it('of the logs does not take a burst for a trend', () => {
+    const withShare = (logShare: number): Sample => ({
+      facts: { ...HEALTHY, tracking: { ...HEALTHY.tracking!, halfFullInMs: MINUTE_MS, logShare } },
+    });
+    expect(codes(withShare(0.249))).toEqual([]);
+    expect(codes(withShare(0.25))).toEqual(['LOG_FILLING']);
+  });
+
   it('of the RPO only warns, however old the newest point is', () => {
     const facts = withReplica(HEALTHY, { newestPointMs: 0 });
     expect(health({ facts, rpoMs: MINUTE_MS }).level).toBe('warning');
@@ -344,6 +352,7 @@ describe('any facts', () => {
         stopped: fc.boolean(),
         ended: optional(fc.constantFrom('in-order', 'without-warning')),
         halfFullInMs: optional(ms),
+        logShare: optional(ms),
       }),
     ),
     waiting: rare(fc.record({ kind: fc.constantFrom('failover', 'failback'), pointId: fc.string(), sinceMs: ms })),
