@@ -14,7 +14,7 @@ import {
   trackingDirectory,
 } from '../tracker/index.ts';
 import { openDisk } from '../vhd/index.ts';
-import type { ErrorFacts, ItemFacts, ReplicaFacts, TrackingFacts } from './life/index.ts';
+import type { ErrorFacts, ItemFacts, ReplicaFacts, TrackingFacts, WaitingFacts } from './life/index.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
 import { publicUrl, withOwn, withReplica } from './open-item.ts';
 import { type FailoverRecord, loadFailover } from './sides/record.ts';
@@ -60,7 +60,7 @@ export async function observeItem(session: Session, name: string): Promise<Obser
       : { replica: replicaFacts(opened.value.record.root, state?.side, backlogBytes) }),
     ...('error' in source ? { sourceError: source.error } : {}),
     ...(tracking ? { tracking } : {}),
-    ...(record ? { waiting: { kind: record.kind, pointId: record.point.id, sinceMs: record.sinceMs } } : {}),
+    ...(record ? { waiting: waitingFacts(record) } : {}),
   };
   return {
     facts,
@@ -96,6 +96,10 @@ async function attempt<T>(look: () => Promise<T>): Promise<{ readonly value: T }
 /** An error as state and health look at it. */
 export function errorFacts({ code, message, hint }: BlockferryError): ErrorFacts {
   return { code, message, ...(hint === undefined ? {} : { hint }) };
+}
+
+function waitingFacts({ kind, point, sinceMs, isComplete }: FailoverRecord): WaitingFacts {
+  return { kind, pointId: point.id, sinceMs, isComplete };
 }
 
 /** An error of a store says at which one. */

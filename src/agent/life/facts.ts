@@ -78,6 +78,8 @@ export interface WaitingFacts {
   readonly kind: 'failover' | 'failback';
   readonly pointId: string;
   readonly sinceMs: number;
+  /** false: bringing them back was interrupted, and nothing can be committed. */
+  readonly isComplete?: boolean;
 }
 
 export interface ItemFacts {

@@ -10,6 +10,7 @@ export type SideCode =
   | 'GUEST_WRITES_STOPPED'
   | 'FAILOVER_WAITING'
   | 'FAILBACK_WAITING'
+  | 'RESTORE_UNFINISHED'
   | 'SUSPENDED';
 
 /** Worst first. */
@@ -62,7 +63,7 @@ export const SIDE_REASONS: Readonly<Record<SideCode, Reason>> = {
   FAILOVER_WAITING: {
     severity: 'warning',
     cause: ({ facts: { waiting } }) =>
-      waiting?.kind === 'failover'
+      waiting?.kind === 'failover' && waiting.isComplete !== false
         ? `disks of point ${waiting.pointId} were brought back and wait since ${timeText(waiting.sinceMs)}`
         : undefined,
     next: () => 'blockferry commit NAME takes over, blockferry cancel NAME removes them',
@@ -70,10 +71,21 @@ export const SIDE_REASONS: Readonly<Record<SideCode, Reason>> = {
   FAILBACK_WAITING: {
     severity: 'warning',
     cause: ({ facts: { waiting } }) =>
-      waiting?.kind === 'failback'
+      waiting?.kind === 'failback' && waiting.isComplete !== false
         ? `disks of point ${waiting.pointId} came home and wait since ${timeText(waiting.sinceMs)}`
         : undefined,
     next: () => 'blockferry commit NAME takes over, blockferry cancel NAME gives it up',
+  },
+  RESTORE_UNFINISHED: {
+    severity: 'warning',
+    cause: ({ facts: { waiting } }) =>
+      waiting?.isComplete === false
+        ? `bringing back disks of point ${waiting.pointId} was begun at ${timeText(waiting.sinceMs)} and has not ended`
+        : undefined,
+    next: ({ facts: { waiting } }) =>
+      waiting?.kind === 'failback'
+        ? 'blockferry failback NAME goes on with it, blockferry cancel NAME gives it up'
+        : 'blockferry failover NAME makes them anew, blockferry cancel NAME removes them',
   },
   SUSPENDED: {
     severity: 'warning',

@@ -58,7 +58,7 @@ export function publishedOf(state: LifeStateName): Published | undefined {
 /** The state of a machine. Never throws, whatever the facts. */
 export function stateOf(facts: ItemFacts): LifeState {
   const { waiting, replica, replicaError, localError } = facts;
-  if (waiting) {
+  if (waiting && waiting.isComplete !== false) {
     const state = waiting.kind === 'failover' ? 'failover-waiting' : 'failback-waiting';
     return { state, waiting, back: stateOf(cancelled(facts)).state };
   }

@@ -187,6 +187,7 @@ const TRANSITIONS = {
     apply: 'ended',
     failover: 'failover-waiting',
     'failover-test': 'ended',
+    end: 'ended',
   },
   unknown: {
     protect: 'unknown',

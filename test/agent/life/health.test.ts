@@ -91,6 +91,9 @@ const SAMPLES: Readonly<Record<ReasonCode, Sample>> = {
   GUEST_WRITES_STOPPED: { facts: { ...HEALTHY, tracking: { mode: 'logging', served: true, stopped: true } } },
   FAILOVER_WAITING: { facts: MACHINES['failover-waiting'] },
   FAILBACK_WAITING: { facts: MACHINES['failback-waiting'] },
+  RESTORE_UNFINISHED: {
+    facts: { ...HEALTHY, waiting: { ...MACHINES['failover-waiting'].waiting!, isComplete: false } },
+  },
   SUSPENDED: { facts: MACHINES.suspended },
   SPACE_STOP: space(19),
   SPACE_THROTTLE: space(24),
@@ -355,7 +358,14 @@ describe('any facts', () => {
         logShare: optional(ms),
       }),
     ),
-    waiting: rare(fc.record({ kind: fc.constantFrom('failover', 'failback'), pointId: fc.string(), sinceMs: ms })),
+    waiting: rare(
+      fc.record({
+        kind: fc.constantFrom('failover', 'failback'),
+        pointId: fc.string(),
+        sinceMs: ms,
+        isComplete: optional(fc.boolean()),
+      }),
+    ),
     suspendedSinceMs: optional(ms),
     firstCopyAtMs: optional(ms),
     running: optional(fc.constantFrom(...VERBS)),

@@ -78,6 +78,11 @@ describe('a state', () => {
     expect(stateOf(withReplica(HEALTHY, { sync: 'apply' })).state).toBe('protected');
   });
 
+  it('does not wait for a commit while disks are still being brought back', () => {
+    const { waiting } = MACHINES['failover-waiting'];
+    expect(stateOf({ ...HEALTHY, waiting: { ...waiting!, isComplete: false } }).state).toBe('protected');
+  });
+
   it('of an owner that ended is ended for everybody', () => {
     expect(stateOf(withOwner(HEALTHY, { phase: 'ended', isOurs: false })).state).toBe('ended');
   });
@@ -153,7 +158,7 @@ describe('a verb', () => {
       'resync-suspended    --+-++--++-+-+',
       'failback-waiting    oo+o-+-+++-+--',
       'other-side          oo+o+++-++----',
-      'ended               oo+o++--------',
+      'ended               oo+o++-----+--',
       'unknown             ++++++++++++++',
     ]);
   });
