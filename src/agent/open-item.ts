@@ -21,7 +21,7 @@ import { type DiskFormat, openDisk, type VirtualDisk } from '../vhd/index.ts';
 import { WorkerPool } from '../workers/index.ts';
 import { loadKeys } from './key-sources.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
-import { LANES_MAX, TransferLimits } from './transfer-limits.ts';
+import { LANES_MAX, type Limits, TransferLimits } from './transfer-limits.ts';
 import type { ReplicaReference, Session } from './types.ts';
 
 /** The signal of a session; one that never fires if it has none. */
@@ -33,7 +33,8 @@ export function sessionSignal(session: Session): AbortSignal {
 export function sessionLanes(session: Session): () => Lanes {
   const { ports, lanes, bandwidthBytesPerSecond } = session;
   const { clock } = ports;
-  const { requests: limit, bandwidth } = session.limits ?? new TransferLimits(clock, lanes, bandwidthBytesPerSecond);
+  const { requests: limit, bandwidth }: Limits =
+    session.limits ?? new TransferLimits(clock, lanes, bandwidthBytesPerSecond);
   return () => new Lanes({ clock, limit, bandwidth, ...(session.limits ? { limitMax: LANES_MAX } : {}) });
 }
 

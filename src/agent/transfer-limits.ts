@@ -10,8 +10,14 @@ import { Bandwidth } from '../transport/index.ts';
 export const LANES_DEFAULT = 8;
 export const LANES_MAX = 32;
 
-export class TransferLimits {
+/** What an operation asks before each request. */
+export interface Limits {
   /** Shared by all blobs of the operation. */
+  readonly requests: LimitFunction;
+  readonly bandwidth: Pick<Bandwidth, 'take'>;
+}
+
+export class TransferLimits implements Limits {
   readonly requests: LimitFunction;
   readonly bandwidth: Bandwidth;
 

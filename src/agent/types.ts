@@ -8,7 +8,7 @@ import type { Layout, Proof } from '../replica/index.ts';
 import type { TrackerStatus } from '../tracker/index.ts';
 import type { OpenStoreOptions } from '../transport/index.ts';
 import type { Finding, LifeStateName, Published } from './life/index.ts';
-import type { TransferLimits } from './transfer-limits.ts';
+import type { Limits } from './transfer-limits.ts';
 
 /** What every operation runs with. */
 export interface Session {
@@ -26,7 +26,7 @@ export interface Session {
   readonly lanes?: number;
   readonly bandwidthBytesPerSecond?: number;
   /** Instead of `lanes` and `bandwidthBytesPerSecond`: limits that may change while the operation runs. */
-  readonly limits?: TransferLimits;
+  readonly limits?: Limits;
 }
 
 /** Where the key of a replica comes from. A path to a file each. */

@@ -15,7 +15,7 @@ export interface LanesOptions {
   readonly clock: Clock;
   /** Requests under way at most, or a limit shared with the lanes of other blobs. */
   readonly limit: number | LimitFunction;
-  readonly bandwidth?: Bandwidth;
+  readonly bandwidth?: Pick<Bandwidth, 'take'>;
   /** How far a shared limit may be raised later; default: it stays. */
   readonly limitMax?: number;
 }
@@ -30,7 +30,7 @@ export class Lanes {
   readonly #clock: Clock;
   readonly #limit: LimitFunction;
   readonly #window: CongestionWindow;
-  readonly #bandwidth: Bandwidth | undefined;
+  readonly #bandwidth: Pick<Bandwidth, 'take'> | undefined;
 
   constructor({ clock, limit, bandwidth, limitMax }: LanesOptions) {
     this.#clock = clock;

@@ -17,8 +17,8 @@ import type {
   MachineStatus,
 } from './types.ts';
 
-/** A wall clock that was set is noticed no later than this. */
-const SLEEP_MS_MAX = 3_600_000;
+/** A wall clock that was set is noticed no later than this: for longer, a profile is not exceeded. */
+const SLEEP_MS_MAX = 300_000;
 /** A loop that broke by a fault of its own begins again after this. */
 const RESTART_MS = 60_000;
 
@@ -75,10 +75,15 @@ export class AgentEngine {
     return this.#config.machines.flatMap(({ name }) => this.#running.get(name)?.machine.status() ?? []);
   }
 
+  /** The machine of that name, where there is one. */
+  find(name: string): Machine | undefined {
+    return this.#running.get(name)?.machine;
+  }
+
   /** @throws ITEM_NOT_FOUND */
   machine(name: string): Machine {
-    const running = this.#running.get(name);
-    if (running) return running.machine;
+    const found = this.find(name);
+    if (found) return found;
     throw new BlockferryError('ITEM_NOT_FOUND', `the agent has no machine "${name.slice(0, 128)}"`, {
       facts: { name: name.slice(0, 128) },
       hint: 'blockferry agent status lists them; add it to the configuration, then blockferry agent reload',

@@ -124,6 +124,13 @@ export class Machine {
     this.#lookAgain();
   }
 
+  /** Its tracker came or went: what waited for that need not climb a ladder. */
+  async trackerChanged(): Promise<void> {
+    const code = this.#memory.record.failure?.code;
+    if (code === 'TRACKER_GONE' || code === 'ITEM_LOCKED') await this.#memory.change({ failure: undefined });
+    this.#lookAgain();
+  }
+
   /** What waits for a person is tried again. */
   async retryIfWaiting(): Promise<void> {
     const { failure, upkeepFailure } = this.#memory.record;

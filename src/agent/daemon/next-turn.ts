@@ -72,6 +72,7 @@ export function nextTurn(view: MachineView, nowMs: number): Turn | undefined {
   const duty = dutyOf(seen.state);
   // A copy that ended well and did not help is no reason for the next one at once.
   const copyMs = later(record.lastCopyMs, config.everyMs, nowMs);
+  if (duty !== 'protect' && lacksTracker(view)) return look;
   if (record.resyncAsked && (duty === 'cycle' || duty === 'resync')) return { verb: 'resync', dueMs: nowMs };
   switch (duty) {
     case 'protect':
@@ -126,6 +127,14 @@ function retryDueMs(failure: Failure, nowMs: number): number | undefined {
 /** Whether the resync that runs now has to stop when its window closes. */
 export function isWindowOpen({ config }: MachineView, nowMs: number): boolean {
   return config.resync !== 'manual' && isOpen(config.resync, nowMs);
+}
+
+/**
+ * Its tracker is about to come, and needs what an operation would hold: who works on disks at rest keeps it from serving them,
+ * and the machine from starting.
+ */
+function lacksTracker({ config, seen }: MachineView): boolean {
+  return config.serve !== undefined && !seen?.facts.tracking?.served;
 }
 
 /** Copies of much at once are not begun where space is short. */

@@ -190,6 +190,7 @@ class RunningAgent implements Agent {
   #tell(event: AgentEvent): void {
     this.#options.onEvent?.(event);
     if (event.type === 'operation-ended' && event.verb === 'protect') this.#trackers.wake(event.machine);
+    if (event.type === 'tracker') void this.#engine.find(event.machine)?.trackerChanged();
     this.#streams.push(event);
     this.#control.push(event);
   }

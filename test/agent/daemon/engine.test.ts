@@ -297,6 +297,33 @@ test('in a state that is a person’s business nothing is done, and its end is n
   await lab.stop();
 });
 
+test('a machine whose tracker is the agent’s to start waits for it, and goes on as soon as it serves', async () => {
+  const vm = scripted();
+  const tracking = { mode: 'logging', served: false, stopped: false } as const;
+  vm.facts = { tracking };
+  const lab = engineLab(configOf('- name: vm\n    every: 15min\n    serve: { listen: 127.0.0.1:0 }'), {
+    machines: new Map([['vm', vm]]),
+  });
+  await lab.pass(HOUR);
+  expect(lab.of('vm', 'ship')).toEqual([]);
+  vm.facts = {};
+  await lab.engine.machine('vm').trackerChanged();
+  await lab.pass(1000);
+  expect(lab.of('vm', 'ship').length).toBe(1);
+  vm.fails.ship = 'TRACKER_GONE';
+  await lab.pass(15 * MINUTE);
+  vm.facts = { tracking };
+  delete vm.fails.ship;
+  await lab.engine.machine('vm').trackerChanged();
+  await lab.pass(10 * MINUTE);
+  expect(lab.of('vm', 'ship').length).toBe(2);
+  vm.facts = {};
+  await lab.engine.machine('vm').trackerChanged();
+  await lab.pass(1000);
+  expect(lab.of('vm', 'ship').length).toBe(3);
+  await lab.stop();
+});
+
 test('machines are added, changed and taken out while the others go on', async () => {
   const lab = engineLab(configOf('- name: a\n    every: 5min\n- name: b\n    every: 5min'));
   await lab.pass(MINUTE);
