@@ -7,7 +7,19 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { apply, commit, failover, failoverPlanned, protect, resync, ship, status } from '../../src/agent/index.ts';
+import {
+  apply,
+  cancel,
+  commit,
+  failback,
+  failover,
+  failoverPlanned,
+  protect,
+  resync,
+  reverse,
+  ship,
+  status,
+} from '../../src/agent/index.ts';
 import { LocalItem } from '../../src/agent/local-state.ts';
 import { trackedItem } from '../../src/agent/tracking.ts';
 import type { ItemStatus, Session } from '../../src/agent/types.ts';
@@ -133,7 +145,7 @@ class Served {
 
   private constructor(tracker: ItemTracker) {
     this.tracker = tracker;
-    this.#control = new ControlServer(tracker);
+    this.#control = new ControlServer(tracker, session.ports.clock);
   }
 
   static async start(): Promise<Served> {
@@ -304,6 +316,32 @@ describe('the replica', () => {
     await failoverPlanned(session, 'vm');
     expect(await look()).toMatchObject({ state: 'synced', replicationState: { code: 4 }, health: 'warning' });
     expect(await reasons()).toEqual(['PLANNED_FAILOVER_WAITING', 'GUEST_WRITES_STOPPED']);
+  });
+});
+
+describe('what is not possible', () => {
+  it('is refused with the state that the machine is in, and with what is possible instead', async () => {
+    await protectDisk();
+    await expect(commit(session, 'vm')).rejects.toMatchObject({
+      code: 'ILLEGAL_STATE',
+      message: 'nothing waits for commit: it replicates',
+      hint: 'nothing was brought back here: begin with blockferry failover vm --out DIR',
+    });
+    await expect(cancel(session, 'vm')).rejects.toMatchObject({ code: 'ILLEGAL_STATE' });
+    const outDirectory = join(directory, 'out');
+    await failover(session, { name: 'vm' }, { point: 'latest', outDirectory, format: 'raw' });
+    await expect(failback(session, 'vm', { mode: 'delta' })).rejects.toMatchObject({ code: 'ILLEGAL_STATE' });
+    await commit(session, 'vm');
+    await expect(cancel(session, 'vm')).rejects.toMatchObject({
+      code: 'ILLEGAL_STATE',
+      message: expect.stringMatching(/^nothing can be cancelled: it took over from point p\d+ at 20/),
+      hint: expect.stringContaining('blockferry reverse vm'),
+    });
+    for (const verb of [ship, resync]) {
+      await expect(verb(session, 'vm')).rejects.toMatchObject({ code: 'REPLICA_OTHER_SIDE' });
+    }
+    await reverse(session, 'vm');
+    await expectNormal();
   });
 });
 

@@ -4,6 +4,7 @@ import type { FileSystem } from '../../ports.ts';
 import { Committer, discardStage, isOwner } from '../../replica/index.ts';
 import { type ItemState, LocalItem } from '../local-state.ts';
 import { type OwnReplica, sessionSignal, withLock, withOwn } from '../open-item.ts';
+import { refuseIllegal } from '../refuse.ts';
 import { trackedItem, withTracking } from '../tracking.ts';
 import type { CancelReport, CancelRequest, Session } from '../types.ts';
 import { loadFailover, loadTests, removeFailover, saveTests, stageDirectory } from './record.ts';
@@ -15,7 +16,8 @@ export function cancel(session: Session, name: string, request: CancelRequest = 
     const removed = request.test ? await removeTests(session, item) : await removeBrought(session, item);
     const resumed = !request.test && (await item.find()) !== undefined && (await resume(session, name));
     if (removed.length > 0 || resumed || request.test) return { item: name, removed, resumed };
-    throw new BlockferryError('USAGE', `nothing of item "${name}" can be cancelled`, {
+    await refuseIllegal(session, name, 'cancel');
+    throw new BlockferryError('ILLEGAL_STATE', `nothing of item "${name}" can be cancelled`, {
       facts: { item: name },
       hint: 'a failover that was committed is not cancelled: the way back is blockferry failback',
     });

@@ -20,6 +20,7 @@ import { diskStamp, RestingTracking } from '../../tracker/index.ts';
 import { loadKeys } from '../key-sources.ts';
 import { type ItemState, LocalItem } from '../local-state.ts';
 import { openOwn, sessionSignal, withDisks, withLock, withOwn, withStore } from '../open-item.ts';
+import { refuseIllegal } from '../refuse.ts';
 import { contentIds, trackedItem } from '../tracking.ts';
 import type { CommitReport, CommitRequest, Session } from '../types.ts';
 import { type FailoverRecord, loadFailover, removeFailover } from './record.ts';
@@ -32,7 +33,8 @@ export function commit(session: Session, name: string, request: CommitRequest = 
     if (record?.isComplete) return take(session, item, record, request);
     if (record) throw unfinished(item, record);
     if (request.end) return endProtection(session, name);
-    throw new BlockferryError('USAGE', `nothing of item "${name}" waits for commit`, {
+    await refuseIllegal(session, name, 'commit');
+    throw new BlockferryError('ILLEGAL_STATE', `nothing of item "${name}" waits for commit`, {
       facts: { item: name },
       hint: `bring its disks back first: blockferry failover ${name} --out DIR, or blockferry failback ${name}`,
     });
@@ -40,10 +42,14 @@ export function commit(session: Session, name: string, request: CommitRequest = 
 }
 
 function unfinished({ name }: LocalItem, { kind }: FailoverRecord): BlockferryError {
-  return new BlockferryError('USAGE', `the disks of item "${name}" are not complete: the ${kind} has not ended`, {
-    facts: { item: name },
-    hint: `run the same ${kind} again, or give it up with: blockferry cancel ${name}`,
-  });
+  return new BlockferryError(
+    'ILLEGAL_STATE',
+    `the disks of item "${name}" are not complete: the ${kind} has not ended`,
+    {
+      facts: { item: name },
+      hint: `run the same ${kind} again, or give it up with: blockferry cancel ${name}`,
+    },
+  );
 }
 
 async function take(

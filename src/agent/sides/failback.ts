@@ -57,7 +57,7 @@ interface DiskWork {
 
 /**
  * Brings the way back to where only `commit` is left; `waiting-for-owner` where the owner of another home has not stopped.
- * @throws USAGE, SPLIT_BRAIN, ITEM_LOCKED while a tracker serves the disks, DISK_DIFFERS, and what disks and store throw
+ * @throws ILLEGAL_STATE, SPLIT_BRAIN, ITEM_LOCKED while a tracker serves the disks, DISK_DIFFERS, and what disks and store throw
  */
 export function failback(session: Session, name: string, request: FailbackRequest): Promise<FailbackReport> {
   const item = new LocalItem(session.home, name, session.ports.files);
@@ -88,7 +88,7 @@ function targetOf({ replica, state, item }: OwnReplica): Target {
   if (!isOwner(replica.record.root, state.side)) return state;
   if (state.former) return state.former;
   throw new BlockferryError(
-    'USAGE',
+    'ILLEGAL_STATE',
     `the replica follows the disks of item "${item.name}" here: there is no way back`,
     {
       facts: { item: item.name },

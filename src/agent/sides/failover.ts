@@ -26,12 +26,12 @@ export function failover(
   });
 }
 
-/** The point at which the owner has stopped. @throws USAGE while it goes on */
+/** The point at which the owner has stopped. @throws ILLEGAL_STATE while it goes on */
 function stoppedAt(replica: Replica): RecoveryPoint {
   const { owner, points } = replica.record.root;
   const point = points.find(({ id }) => id === owner.point);
   if (owner.phase === 'synced' && point) return point;
-  throw new BlockferryError('USAGE', `the owner of "${replica.description.item}" has not stopped`, {
+  throw new BlockferryError('ILLEGAL_STATE', `the owner of "${replica.description.item}" has not stopped`, {
     facts: { item: replica.description.item, phase: owner.phase },
     hint: 'run blockferry failover --planned in its home first; if it is lost, leave --planned out',
   });

@@ -108,7 +108,7 @@ async function refuseExisting(
 
 /** The error of whoever would begin while something waits. */
 export function waitsAlready(item: LocalItem, { kind, point }: FailoverRecord): BlockferryError {
-  return new BlockferryError('USAGE', `a ${kind} of item "${item.name}" waits for commit or cancel`, {
+  return new BlockferryError('ILLEGAL_STATE', `a ${kind} of item "${item.name}" waits for commit or cancel`, {
     facts: { item: item.name, point: point.id },
     hint: `end it with: blockferry commit ${item.name}, or blockferry cancel ${item.name}`,
   });
