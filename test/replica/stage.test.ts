@@ -3,6 +3,7 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { nodePorts } from '../../src/host/index.ts';
+import type { Clock } from '../../src/ports.ts';
 import { discardStage, openStage } from '../../src/replica/index.ts';
 import { canonicalJson } from '../../src/replica/json.ts';
 import { baseKey } from '../../src/replica/layout.ts';
@@ -88,6 +89,7 @@ describe('a delta failback', () => {
     expect(counts).toMatchObject({ differingChunks: 4, fetchedChunks: 3, zeroChunks: 1, reusedChunks: 0 });
     expect(counts).toMatchObject({ fetchedBytes: 3 * SLOT, readBytes: item.disks[0]!.byteLength });
     expect(Object.fromEntries(requests)).toMatchObject({ 'base read': 3 });
+    await expect(lab.lay()).rejects.toMatchObject({ code: 'USAGE' });
     await lab.complete();
     expect(lab.sha256()).toBe(sha256);
     expect(await lab.lay()).toEqual({ chunksWritten: 3, chunksZeroed: 1, writtenBytes: 3 * CHUNK, writes: 4 });
@@ -263,6 +265,52 @@ describe('a delta failback that is interrupted', () => {
       'lay.after-sync': 1,
     });
     expect(afterStaged).toBeGreaterThan(5);
+  });
+
+  it('at any moment of a long comparison goes on behind what is durable, and misses nothing', async () => {
+    const chunks = 96;
+    item = new ApplyLab([noise(chunks * CHUNK, 1)]);
+    await item.protect();
+    const lab = new StageLab(item, 0);
+    await lab.makeTarget(noise(chunks * CHUNK, 2));
+    const eager = { ports: { ...item.lab.ports, clock: everLater(item.lab.ports.clock) } };
+    let skipped = 0;
+    for (let hit = 1; ; hit += 25) {
+      rmSync(lab.directory, { recursive: true, force: true });
+      item.lab.arm({ name: 'stage.after-chunks', hit });
+      if (!(await fails(lab.stage(eager)))) break;
+      item.lab.arm();
+      const { readBytes } = await lab.stage();
+      await lab.withStage(async ({ stage }) => {
+        for (let chunk = 0; chunk < chunks; chunk += 1) {
+          expect((await stage.index.get(chunk))?.kind, `hit ${hit} chunk ${chunk}`).toBe('bytes');
+        }
+      });
+      if (readBytes < chunks * CHUNK) skipped += 1;
+    }
+    item.lab.arm();
+    expect(skipped).toBeGreaterThan(1);
+    await finish(lab);
+  });
+
+  it('by somebody who writes to the disk says so, and compares anew', async () => {
+    const lab = await begin();
+    item.lab.onFailpoint = async () => {
+      item.lab.onFailpoint = undefined;
+      writeFileSync(lab.path, noise(item.disks[0]!.byteLength, 40));
+    };
+    await expect(lab.stage()).rejects.toMatchObject({ code: 'SOURCE_CHANGED' });
+    expect(await lab.stage()).toMatchObject({ differingChunks: 10, reusedChunks: 4 });
+    await finish(lab);
+  });
+
+  it('compares anew with a point that is another', async () => {
+    const lab = await begin();
+    await lab.stage();
+    await item.ship([data(0, 8 * CHUNK, 512, 30)]);
+    await item.apply();
+    expect(await lab.stage()).toMatchObject({ differingChunks: 5, fetchedChunks: 1, reusedChunks: 4 });
+    await finish(lab);
   });
 
   it('goes on where it was: reads no chunk and fetches no byte again that it has durably', async () => {
@@ -441,6 +489,20 @@ describe('the folder of a stage', () => {
     await finish(lab);
   });
 });
+
+/** Much time has passed whenever it is asked. */
+function everLater(clock: Clock): Clock {
+  let nowMs = 0;
+  return {
+    ...clock,
+    nowMs: () => clock.nowMs(),
+    sleep: (ms, signal) => clock.sleep(ms, signal),
+    monotonicMs: () => {
+      nowMs += 10_000;
+      return nowMs;
+    },
+  };
+}
 
 /** The same stage.json with nothing compared yet. */
 function rewound(bytes: Buffer): Buffer {
