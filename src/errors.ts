@@ -96,6 +96,8 @@ export const ERROR_CODES = {
   TRACKER_GONE: 'failed',
   AGENT_GONE: 'failed',
   FREEZE_FAILED: 'failed',
+  /** Machines that were to share a moment did not come to rest together. */
+  BARRIER_LOST: 'failed',
   /** The root has no room for another point, baseline or log. */
   REPLICA_FULL: 'failed',
   /** A set of dirty chunks was given, but the base lacks more than these. */

@@ -148,3 +148,6 @@ export const NBD_HANDSHAKE_MS_MAX = 10_000;
 export const NBD_STARVING_MS_MAX = 30_000;
 /** At the end of a connection its client has so long to read its last answers. */
 export const NBD_LINGER_MS_MAX = 5_000;
+
+/** Items that share a moment: as many as the reference system allows. */
+export const GROUP_ITEMS_MAX = 16;

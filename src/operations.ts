@@ -14,6 +14,7 @@ export const readConfig: typeof agent.readConfig = async (...args) => (await loa
 export const protect: typeof agent.protect = async (...args) => (await load()).protect(...args);
 export const track: typeof agent.track = async (...args) => (await load()).track(...args);
 export const ship: typeof agent.ship = async (...args) => (await load()).ship(...args);
+export const shipTogether: typeof agent.shipTogether = async (...args) => (await load()).shipTogether(...args);
 export const apply: typeof agent.apply = async (...args) => (await load()).apply(...args);
 export const prune: typeof agent.prune = async (...args) => (await load()).prune(...args);
 export const resync: typeof agent.resync = async (...args) => (await load()).resync(...args);

@@ -32,10 +32,22 @@ export type {
 export { estimateResync } from './estimate.ts';
 export { points, status, verify } from './inspect.ts';
 export { addKey, listKeys, removeKey, rotateKey } from './keys.ts';
+export type {
+  Finding,
+  Health,
+  ItemFacts,
+  LifeState,
+  LifeStateName,
+  Published,
+  ReasonCode,
+  Severity,
+  Verb,
+} from './life/index.ts';
 export { protect } from './protect.ts';
 export { type PruneChoice, prune } from './prune.ts';
 export { type ResyncRequest, resync } from './resync.ts';
 export { ship } from './ship.ts';
+export { shipTogether } from './ship-together.ts';
 export { cancel, commit, failback, failover, failoverPlanned, reverse } from './sides/index.ts';
 export { track } from './track.ts';
 export type {

@@ -101,8 +101,9 @@ function describeProgress(sync: Root['sync'], { disks }: Replica['description'])
 export function points(session: Session, reference: ReplicaReference): Promise<readonly PointInfo[]> {
   return withReplica(session, reference, async ({ record: { root } }) =>
     root.points.map((point) => {
-      const { id, timeMs, consistency, generation } = point;
-      return { id, timeMs, consistency, processed: isProcessed(root, point), generation };
+      const { id, timeMs, consistency, generation, group } = point;
+      const shared = group === undefined ? {} : { group };
+      return { id, timeMs, consistency, processed: isProcessed(root, point), generation, ...shared };
     }),
   );
 }

@@ -23,14 +23,23 @@ import type { Session, ShipReport, ShipRequest } from './types.ts';
 const FREEZE_MS = 30_000;
 
 /** Ships what was logged since the last cycle. */
-export async function ship(session: Session, name: string, request: ShipRequest = {}): Promise<ShipReport> {
+export function ship(session: Session, name: string, request: ShipRequest = {}): Promise<ShipReport> {
+  return withMember(session, name, ({ own, logs }) => cycle(session, own, logs, request));
+}
+
+/** An item with its replica and its logs, locked. */
+export interface Member {
+  readonly own: OwnReplica;
+  readonly logs: LogSource;
+}
+
+/** Runs `work` with everything at hand that a cycle needs. */
+export async function withMember<T>(session: Session, name: string, work: (member: Member) => Promise<T>): Promise<T> {
   const item = new LocalItem(session.home, name, session.ports.files);
   const state = await item.load();
   return withLock(session, item, () =>
     withOwn(session, name, (own) =>
-      withTracking(trackedItem(session, item, state, own.replica.description), ({ logs }) =>
-        cycle(session, own, logs, request),
-      ),
+      withTracking(trackedItem(session, item, state, own.replica.description), ({ logs }) => work({ own, logs })),
     ),
   );
 }
@@ -42,15 +51,33 @@ export async function cycle(
   source: LogSource,
   request: ShipRequest = {},
 ): Promise<ShipReport> {
-  const { clock } = session.ports;
-  const startedMs = clock.monotonicMs();
   const { root } = own.replica.record;
   // Before the logs are touched: that the replica follows another side is no fault of theirs.
   assertReplicating(root, own.state.side);
-  const heads = root.disks.map(({ head }) => head);
-  const { consistency = 'crash' } = request;
+  const heads = headsOf(own);
   const rotation =
-    consistency === 'app' ? await frozen(session, request, () => source.rotate(heads)) : await source.rotate(heads);
+    request.consistency === 'app'
+      ? await frozen(session, request, () => source.rotate(heads))
+      : await source.rotate(heads);
+  return shipRotated(session, { own, logs: source }, rotation, request);
+}
+
+/** Per disk the last log that the replica has. */
+export function headsOf({ replica }: OwnReplica): readonly string[] {
+  return replica.record.root.disks.map(({ head }) => head);
+}
+
+/** Ships logs that were rotated, and tells the tracker. */
+export async function shipRotated(
+  session: Session,
+  { own, logs: source }: Member,
+  rotation: Rotation,
+  { consistency = 'crash' }: ShipRequest,
+  group?: string,
+): Promise<ShipReport> {
+  const { clock } = session.ports;
+  const startedMs = clock.monotonicMs();
+  const shared = group === undefined ? {} : { group };
   const result = await withLogs(session, source, rotation.logs, (logs) =>
     withWorkers(session, own.replica, (pool) =>
       withWriter(session, own, ({ committer, session: writer }) =>
@@ -60,9 +87,10 @@ export async function cycle(
           pool,
           lanes: sessionLanes(session)(),
           logs,
-          heads: newHeads(heads, rotation.logs),
+          heads: newHeads(headsOf(own), rotation.logs),
           timeMs: rotation.timeMs,
           consistency,
+          ...shared,
           ports: session.ports,
           signal: writer.signal,
           onProgress: (progress) => session.onEvent?.({ type: 'progress', phase: 'ship', ...progress }),
@@ -79,6 +107,7 @@ export async function cycle(
     pointId: point.id,
     pointTimeMs: point.timeMs,
     consistency,
+    ...shared,
     generation: result.root.generation,
     logs: rotation.logs.reduce((sum, each) => sum + each.length, 0),
     dataBytes: result.dataBytes,
@@ -127,7 +156,7 @@ async function withLogs<T>(
  * Runs `barrier` while the guest is frozen. The guest is thawed whatever happens, and no later than the timeout says; a
  * barrier that was not reached by then is no app-consistent point.
  */
-async function frozen<T>(session: Session, request: ShipRequest, barrier: () => Promise<T>): Promise<T> {
+export async function frozen<T>(session: Session, request: ShipRequest, barrier: () => Promise<T>): Promise<T> {
   const { freeze, thaw, freezeTimeoutMs = FREEZE_MS } = request;
   if (!freeze || !thaw) {
     const message = 'no freeze and thaw commands were given: that the guest is at rest is taken from you';

@@ -29,7 +29,7 @@ export async function track(
   const onEvent = ({ code, message }: { code: string; message: string }): void =>
     session.onEvent?.({ type: 'notice', code, message });
   const server = new NbdServer({ devices: tracker.devices, ports, onEvent });
-  const control = new ControlServer(tracker);
+  const control = new ControlServer(tracker, ports.clock);
   try {
     const bound = await server.listen(address);
     await control.listen(controlPath(tracked.directory), ports.files);

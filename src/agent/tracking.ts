@@ -16,9 +16,17 @@ import type { VirtualDisk } from '../vhd/index.ts';
 import type { ItemState, LocalItem } from './local-state.ts';
 import type { Session } from './types.ts';
 
+/** Logs of an item that rests until all of its group do. */
+export interface HeldLogs {
+  rotate(timeMs: number): Promise<Rotation>;
+  release(): Promise<void>;
+}
+
 /** What a cycle asks of tracking, whoever has it. */
 export interface LogSource {
   rotate(heads: readonly string[]): Promise<Rotation>;
+  /** Resolves when nothing is written any more, for at most `holdMs`. */
+  hold(heads: readonly string[], holdMs: number): Promise<HeldLogs>;
   acknowledge(heads: readonly string[]): Promise<void>;
   /** The logs cannot be used: a resync is required, with this message as its reason. */
   giveUp(message: string): Promise<void>;
@@ -58,6 +66,13 @@ export async function withTracking<T>(item: TrackedItem, work: (tracking: Tracki
   if (client) {
     const logs: LogSource = {
       rotate: (heads) => client.call('rotate', { heads }),
+      hold: async (heads, holdMs) => {
+        await client.call('hold', { heads, holdMs });
+        return {
+          rotate: (timeMs) => client.call('rotate-held', { timeMs }),
+          release: async () => void (await client.call('release', {})),
+        };
+      },
       acknowledge: async (heads) => void (await client.call('acknowledge', { heads })),
       giveUp: async (message) => void (await client.call('give-up', { message })),
     };
@@ -77,10 +92,23 @@ export async function withTracking<T>(item: TrackedItem, work: (tracking: Tracki
       isStopped: async () => resting.isStopped,
       stop: (stopped) => resting.stopWrites(stopped),
     };
-    return await work({ kind: 'resting', resting, logs: resting, writes });
+    return await work({ kind: 'resting', resting, logs: restingLogs(resting), writes });
   } finally {
     await resting.close();
   }
+}
+
+/** Nothing is written anyway. */
+function restingLogs(resting: RestingTracking): LogSource {
+  return {
+    rotate: (heads) => resting.rotate(heads),
+    hold: async (heads) => {
+      const rotation = await resting.rotate(heads);
+      return { rotate: async (timeMs) => ({ ...rotation, timeMs }), release: async () => {} };
+    },
+    acknowledge: (heads) => resting.acknowledge(heads),
+    giveUp: (message) => resting.giveUp(message),
+  };
 }
 
 /** What VHDX disks say of their content; '' for others. */

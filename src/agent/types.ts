@@ -124,6 +124,8 @@ export interface ShipReport {
   /** The moment that the point is of. */
   readonly pointTimeMs: number;
   readonly consistency: 'crash' | 'app';
+  /** Of the items that share the moment. */
+  readonly group?: string;
   readonly generation: number;
   /** Change logs that were shipped. */
   readonly logs: number;
@@ -212,6 +214,8 @@ export interface PointInfo {
   readonly consistency: 'crash' | 'app';
   readonly processed: boolean;
   readonly generation: number;
+  /** Items of one group share the moment of points that have this in common. */
+  readonly group?: string;
 }
 
 export interface KeyInfo {

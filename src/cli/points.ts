@@ -28,11 +28,8 @@ export const addPoints: AddCommand = (program, start) => {
       ]);
       if (!output.json) await output.stdout.text(`${rows[0]}\n`);
       for (const [index, point] of found.entries()) {
-        const { id, timeMs, consistency, processed, generation } = point;
-        await output.result(
-          { type: 'point', id, time: formatTime(timeMs), consistency, processed, generation },
-          () => rows[index + 1] ?? '',
-        );
+        const { id, timeMs, ...rest } = point;
+        await output.result({ type: 'point', id, time: formatTime(timeMs), ...rest }, () => rows[index + 1] ?? '');
       }
       return EXIT.done;
     });

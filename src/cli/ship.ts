@@ -1,5 +1,5 @@
 /** `ship NAME`: one delta cycle. */
-import { formatSize, type ShipReport, ship } from '../index.ts';
+import { formatSize, type ShipReport, shipTogether } from '../index.ts';
 import type { AddCommand } from './context.ts';
 import { EXIT } from './exit-codes.ts';
 import { count, formatDuration } from './format.ts';
@@ -22,7 +22,7 @@ export const addShip: AddCommand = (program, start) => {
       'Rotates the change logs of all disks at one moment, sends what they hold and commits a recovery point of that ' +
         'moment. Works on a running tracker, and on one that ended cleanly. When it was interrupted, the next one sends it all.',
     )
-    .argument('<name>', 'name of the item')
+    .argument('<name...>', 'name of the item; of several, up to 16, the points are of one moment across all of them')
     .addOption(
       choice('--consistency', 'app: the applications are at rest at that moment (default: crash)', ['crash', 'app']),
     )
@@ -33,16 +33,16 @@ export const addShip: AddCommand = (program, start) => {
     withTransferOptions(command),
     "blockferry ship web1 --consistency app --freeze 'ssh web1 fsfreeze -f /data' --thaw 'ssh web1 fsfreeze -u /data'",
   );
-  command.action(async (name: string, options: Options) => {
+  command.action(async (names: readonly string[], options: Options) => {
     await start(command, async (context) => {
       const { consistency, freeze, thaw, freezeTimeout } = options;
-      const report = await ship(sessionOf(context, options), name, {
+      const reports = await shipTogether(sessionOf(context, options), names, {
         ...(consistency === undefined ? {} : { consistency }),
         ...(freeze === undefined ? {} : { freeze: (signal) => shellCommand('freeze', freeze, signal) }),
         ...(thaw === undefined ? {} : { thaw: () => shellCommand('thaw', thaw) }),
         ...(freezeTimeout === undefined ? {} : { freezeTimeoutMs: freezeTimeout * 1000 }),
       });
-      await context.output.result({ type: 'ship', ...report }, () => shipLines(report));
+      for (const report of reports) await context.output.result({ type: 'ship', ...report }, () => shipLines(report));
       return EXIT.done;
     });
   });

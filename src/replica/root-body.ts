@@ -157,6 +157,7 @@ export function readPointDisk(disk: JsonReader): PointDisk {
 }
 
 function readPoint(json: JsonReader): RecoveryPoint {
+  const group = json.optional('group')?.string(64);
   return {
     id: json.field('id').string(64),
     timeMs: json.field('timeMs').integer(0, COUNT_MAX),
@@ -164,6 +165,7 @@ function readPoint(json: JsonReader): RecoveryPoint {
     generation: json.field('generation').integer(1, COUNT_MAX),
     baseline: json.field('baseline').integer(1, COUNT_MAX),
     log: json.field('log').integer(0, COUNT_MAX),
+    ...(group === undefined ? {} : { group }),
   };
 }
 

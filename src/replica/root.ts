@@ -57,6 +57,8 @@ export interface RecoveryPoint {
   readonly baseline: number;
   /** The last log to play over that; the baseline's `appliedLog` where there is nothing to play. */
   readonly log: number;
+  /** Id of the group of items that have a point of this very moment; absent where it was made alone. */
+  readonly group?: string;
 }
 
 /** Chunks [from, to) of a disk whose bytes in the live base may not be what their manifest entry says. */

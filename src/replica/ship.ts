@@ -33,6 +33,8 @@ export interface ShipSetup {
   /** Of the barrier behind which the logs end. */
   readonly timeMs: number;
   readonly consistency: RecoveryPoint['consistency'];
+  /** Of the group that shares the barrier. */
+  readonly group?: string;
   readonly ports: Pick<Ports, 'clock' | 'random' | 'failpoint'>;
   readonly signal: AbortSignal;
   readonly onProgress?: (progress: ShipProgress) => void;
@@ -86,6 +88,7 @@ export async function shipLogs(setup: ShipSetup): Promise<ShipResult> {
       generation: latest.generation + 1,
       baseline: latest.baselines.at(-1)!.generation,
       log: log?.seq ?? seq - 1,
+      ...(setup.group === undefined ? {} : { group: setup.group }),
     };
     return {
       disks: latest.disks.map((disk, i) => ({ ...disk, head: setup.heads[i]! })),

@@ -39,6 +39,16 @@ export interface ControlCalls {
     readonly takes: { readonly heads: readonly string[] };
     readonly gives: { readonly timeMs: number; readonly logs: readonly (readonly ClosedLog[])[] };
   };
+  /** Brings all writes to rest, for at most so long, until `rotate-held` says at which moment; see held-barrier.ts. */
+  readonly hold: {
+    readonly takes: { readonly heads: readonly string[]; readonly holdMs: number };
+    readonly gives: object;
+  };
+  readonly 'rotate-held': {
+    readonly takes: { readonly timeMs: number };
+    readonly gives: { readonly timeMs: number; readonly logs: readonly (readonly ClosedLog[])[] };
+  };
+  readonly release: { readonly takes: object; readonly gives: object };
   readonly acknowledge: { readonly takes: { readonly heads: readonly string[] }; readonly gives: object };
   readonly 'give-up': { readonly takes: { readonly message: string }; readonly gives: object };
   /** Refuses guest writes, durably, or takes them again. */

@@ -3,10 +3,11 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { BlockferryError, isBlockferryError, toWire } from '../errors.ts';
 import { normalizeGuid } from '../guid.ts';
 import { DISKS_PER_ITEM_MAX } from '../limits.ts';
-import type { FileSystem } from '../ports.ts';
+import type { Clock, FileSystem } from '../ports.ts';
 import { JsonReader } from '../replica/index.ts';
 import type { Extent } from '../vhd/index.ts';
 import { type ControlCalls, type ControlName, readLines, type WireExtent } from './control-protocol.ts';
+import { HeldBarrier, HOLD_MS_MAX } from './held-barrier.ts';
 import type { ItemTracker } from './item-tracker.ts';
 
 /** Runs and extents in one answer. */
@@ -15,11 +16,22 @@ const PAGE_ITEMS = 4096;
 type Handler<Name extends ControlName> = (
   tracker: ItemTracker,
   request: JsonReader,
+  barrier: HeldBarrier,
 ) => ControlCalls[Name]['gives'] | Promise<ControlCalls[Name]['gives']>;
 
 const HANDLERS: { readonly [Name in ControlName]: Handler<Name> } = {
   status: (tracker) => tracker.status(),
   rotate: (tracker, request) => tracker.rotate(readHeads(request)),
+  hold: async (_tracker, request, barrier) => {
+    await barrier.hold(readHeads(request), request.field('holdMs').integer(1, HOLD_MS_MAX));
+    return {};
+  },
+  'rotate-held': (_tracker, request, barrier) =>
+    barrier.rotate(request.field('timeMs').integer(0, Number.MAX_SAFE_INTEGER)),
+  release: async (_tracker, _request, barrier) => {
+    await barrier.release();
+    return {};
+  },
   acknowledge: async (tracker, request) => {
     await tracker.acknowledge(readHeads(request));
     return {};
@@ -69,12 +81,14 @@ const HANDLERS: { readonly [Name in ControlName]: Handler<Name> } = {
 
 export class ControlServer {
   readonly #tracker: ItemTracker;
+  readonly #barrier: HeldBarrier;
   readonly #server: Server;
   readonly #sockets: Set<Socket> = new Set();
   readonly #running: Set<Promise<void>> = new Set();
 
-  constructor(tracker: ItemTracker) {
+  constructor(tracker: ItemTracker, clock: Clock) {
     this.#tracker = tracker;
+    this.#barrier = new HeldBarrier((heads, gate) => tracker.rotate(heads, gate), clock);
     this.#server = createServer((socket) => this.#accept(socket));
   }
 
@@ -93,6 +107,7 @@ export class ControlServer {
   /** Lets what was asked be answered, then ends all connections. */
   async close(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    await this.#barrier.release();
     await Promise.allSettled([...this.#running]);
     for (const socket of this.#sockets) socket.end();
     await closed;
@@ -116,7 +131,7 @@ export class ControlServer {
       const request = JsonReader.parse(Buffer.from(line), 'control request', 'USAGE');
       id = request.field('id').integer(0, Number.MAX_SAFE_INTEGER);
       const name = request.field('do').oneOf(Object.keys(HANDLERS) as ControlName[]);
-      answer = { id, result: await HANDLERS[name](this.#tracker, request) };
+      answer = { id, result: await HANDLERS[name](this.#tracker, request, this.#barrier) };
     } catch (error) {
       answer = {
         id,

@@ -70,12 +70,13 @@ export class ItemTracker {
   /**
    * Rotates the logs at one barrier and names those that the replica lacks.
    * @param heads per disk the last log that the replica has
-   * @throws RESYNC_REQUIRED
+   * @param gate asked once nothing is written any more: resolves with the moment that this is; rejects, and nothing is rotated
+   * @throws RESYNC_REQUIRED, and what `gate` throws
    */
-  rotate(heads: readonly string[]): Promise<Rotation> {
+  rotate(heads: readonly string[], gate?: () => Promise<number>): Promise<Rotation> {
     return this.#inTurn(async () => {
       await this.#takeHeads(heads);
-      const timeMs = await this.#exchangeLogs();
+      const timeMs = await this.#exchangeLogs(gate);
       this.#assertLogging();
       return { timeMs, logs: this.#disks.map(({ logs }) => logs.closed) };
     });
@@ -310,14 +311,14 @@ export class ItemTracker {
   }
 
   /** Exchanges the logs of all disks at one moment, which is returned; where none of them holds anything, that is now. */
-  async #exchangeLogs(): Promise<number> {
-    if (this.#disks.every(({ logs }) => logs.running?.entryCount === 0)) return this.#ports.clock.nowMs();
+  async #exchangeLogs(gate?: () => Promise<number>): Promise<number> {
+    if (!gate && this.#disks.every(({ logs }) => logs.running?.entryCount === 0)) return this.#ports.clock.nowMs();
     // Of every disk: one that has nothing yet may be written before the barrier.
     const next = await this.#createNext((i) => this.#disks[i]!.logs.tail);
     await this.#record.save({ next });
     await this.#ports.failpoint('track.before-barrier');
     const closing: Promise<void>[] = [];
-    const timeMs = await this.#atBarrier(() => {
+    const exchange = (): void => {
       // The logs may have given way while the next ones were made.
       if (this.#record.mode === 'resync-required') return;
       for (const [i, disk] of this.#disks.entries()) {
@@ -326,6 +327,12 @@ export class ItemTracker {
         disk.device.useLog(next[i], closed);
         disk.device.map.rotate();
       }
+    };
+    const timeMs = await this.#atBarrier(exchange, gate).catch(async (cause) => {
+      // Taken off before they are removed: a log that is named and not there counts as lost.
+      if (this.#record.mode !== 'resync-required') await this.#record.save();
+      await this.#discard(next);
+      throw cause;
     });
     await this.#ports.failpoint('track.after-barrier');
     if (this.#record.mode === 'resync-required') await this.#discard(next);
@@ -355,11 +362,12 @@ export class ItemTracker {
   }
 
   /** Runs `exchange` at a moment when no change of any disk is under way. */
-  async #atBarrier(exchange: () => void): Promise<number> {
+  async #atBarrier(exchange: () => void, gate = async () => this.#ports.clock.nowMs()): Promise<number> {
     try {
       await Promise.all(this.devices.map((device) => device.pause()));
+      const timeMs = await gate();
       exchange();
-      return this.#ports.clock.nowMs();
+      return timeMs;
     } finally {
       for (const device of this.devices) device.resume();
     }

@@ -77,7 +77,7 @@ class Machine {
   async start(): Promise<void> {
     const item = await this.#item();
     this.#tracker = await openTracker(item);
-    this.#control = new ControlServer(this.#tracker);
+    this.#control = new ControlServer(this.#tracker, this.lab.ports.clock);
     await this.#control.listen(controlPath(item.directory), this.session.ports.files);
   }
 

@@ -82,6 +82,7 @@ const REMEDIES: Readonly<Record<ErrorCode, Remedy>> = {
   LOCAL_STATE: 'person',
   TRACKER_GONE: 'retry',
   AGENT_GONE: 'retry',
+  BARRIER_LOST: 'retry',
   FREEZE_FAILED: 'retry',
   NBD_PROTOCOL: 'retry',
   // Lack of memory looks like this.
