@@ -9,28 +9,18 @@ import { join } from 'node:path';
 import { BlockferryError } from '../errors.ts';
 import { CONTROL_LINE_BYTES_MAX, SOCKET_PATH_BYTES_MAX } from '../limits.ts';
 import type { ChunkRun } from '../replica/index.ts';
-import type { DiskInfo } from '../vhd/index.ts';
+import type { DiskInfo, Extent } from '../vhd/index.ts';
 import type { ClosedLog } from './disk-logs.ts';
 import type { TrackerStatus } from './forecast.ts';
 
-/** A range of a disk and where its bytes lie in the disk's files at this moment. */
+/**
+ * A range of a disk and where its bytes lie in the disk's files at this moment: an extent, of which `depth` names the file, and
+ * bytes in memory are base64.
+ */
 export type WireExtent =
-  | { readonly kind: 'absent' | 'zero'; readonly offset: number; readonly lengthBytes: number; readonly depth: number }
-  | {
-      readonly kind: 'data';
-      readonly offset: number;
-      readonly lengthBytes: number;
-      readonly depth: number;
-      readonly fileOffset: number;
-    }
-  | {
-      readonly kind: 'memory';
-      readonly offset: number;
-      readonly lengthBytes: number;
-      readonly depth: number;
-      /** Base64. */
-      readonly bytes: string;
-    };
+  | Exclude<Extent, { readonly kind: 'data' | 'memory' }>
+  | Omit<Extract<Extent, { readonly kind: 'data' }>, 'file'>
+  | (Omit<Extract<Extent, { readonly kind: 'memory' }>, 'bytes'> & { readonly bytes: string });
 
 /** What can be asked for, with what and what comes back. */
 export interface ControlCalls {

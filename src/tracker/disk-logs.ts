@@ -6,13 +6,29 @@
  */
 import { basename, dirname, join } from 'node:path';
 import { LogWriter } from '../hrl/index.ts';
-import type { Ports } from '../ports.ts';
+import type { FileSystem, Ports } from '../ports.ts';
 import type { DiskTracking, NamedLog } from './tracking-state.ts';
 
 /** A log that takes no more writes. */
 export interface ClosedLog extends NamedLog {
   /** Bytes it takes on its volume: holes take none. */
   readonly storedBytes: number;
+}
+
+const NUMBER_DIGITS = 6;
+const LOG_SUFFIX = /^\.(\d{1,15})\.hrl$/;
+
+/** Files that are named as logs of a disk, whatever they hold. */
+export async function listLogs(
+  diskPath: string,
+  files: FileSystem,
+): Promise<readonly { readonly path: string; readonly number: number }[]> {
+  const folder = dirname(diskPath);
+  const name = basename(diskPath);
+  return (await files.list(folder)).flatMap((entry) => {
+    const match = entry.name.startsWith(name) ? LOG_SUFFIX.exec(entry.name.slice(name.length)) : null;
+    return match ? [{ path: join(folder, entry.name), number: Number(match[1]) }] : [];
+  });
 }
 
 export class DiskLogs {
@@ -64,14 +80,9 @@ export class DiskLogs {
 
   /** Creates the log behind the last one; it is not running yet. */
   async create(dataWriteGuid: string, previousUniqueId: string = this.tail): Promise<LogWriter> {
-    const folder = dirname(this.#diskPath);
-    const name = basename(this.#diskPath);
-    const pattern = /^\.(\d{1,15})\.hrl$/;
-    const numbers = (await this.#ports.files.list(folder))
-      .filter((entry) => entry.name.startsWith(name))
-      .map((entry) => Number(pattern.exec(entry.name.slice(name.length))?.[1] ?? 0));
+    const numbers = (await listLogs(this.#diskPath, this.#ports.files)).map((log) => log.number);
     const number = Math.max(0, ...numbers) + 1;
-    const path = join(folder, `${name}.${String(number).padStart(6, '0')}.hrl`);
+    const path = `${this.#diskPath}.${String(number).padStart(NUMBER_DIGITS, '0')}.hrl`;
     return await LogWriter.create(path, { ports: this.#ports, previousUniqueId, dataWriteGuid });
   }
 
@@ -83,13 +94,11 @@ export class DiskLogs {
     return before;
   }
 
-  /** Begins a new chain: what was logged is given up. Returns the files to remove. */
-  restart(head: string): readonly string[] {
-    const paths = this.named.map(({ path }) => path);
+  /** Begins a new chain: what was logged is given up. Its files are the caller's to remove. */
+  restart(head: string): void {
     this.#head = head;
     this.#closed = [];
     this.#running = undefined;
-    return paths;
   }
 
   /**

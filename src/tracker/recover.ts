@@ -7,16 +7,15 @@
  * the reason, and the map says what to compare. Nothing is ever tracked less than before.
  */
 import { createHash } from 'node:crypto';
-import { basename, dirname, join } from 'node:path';
 import { MIB } from '../bytes.ts';
 import { isBlockferryError } from '../errors.ts';
 import { randomGuid } from '../guid.ts';
 import { ChangeLog, type LogWriter, sealLog } from '../hrl/index.ts';
 import type { Ports } from '../ports.ts';
 import { sourceStamp } from '../replica/index.ts';
-import { openDisk, openDiskForWriting, type WritableDisk } from '../vhd/index.ts';
+import { openDisk, openDiskForWriting, type VirtualDisk, type WritableDisk } from '../vhd/index.ts';
 import { DirtyMap } from './dirty-map.ts';
-import { DiskLogs } from './disk-logs.ts';
+import { DiskLogs, listLogs } from './disk-logs.ts';
 import { ItemTracker } from './item-tracker.ts';
 import { TrackedDisk } from './tracked-disk.ts';
 import { type ItemDisk, mapIdentity, type TrackedItem, type TrackedSource } from './tracked-item.ts';
@@ -47,10 +46,14 @@ export async function diskStamp(
 ): Promise<string> {
   const disk = await openDisk(path, { ports, format });
   try {
-    return Buffer.from(await sourceStamp([disk])).toString('hex');
+    return await stampOf(disk);
   } finally {
     await disk.close();
   }
+}
+
+async function stampOf(disk: VirtualDisk): Promise<string> {
+  return Buffer.from(await sourceStamp([disk])).toString('hex');
 }
 
 /**
@@ -164,10 +167,9 @@ export async function offlineEdit(
 ): Promise<Found['trouble']> {
   const disk = await openDisk(source.path, { ports, format: source.format });
   try {
-    const now = Buffer.from(await sourceStamp([disk])).toString('hex');
     // After a crash only a VHDX tells who wrote it last.
     const isOurs = contentId === '' || disk.contentId === contentId || disk.contentId === nextContentId;
-    const isSame = clean && stamp !== '' ? now === stamp : isOurs;
+    const isSame = clean && stamp !== '' ? (await stampOf(disk)) === stamp : isOurs;
     if (isSame) return undefined;
     return { code: 'EDITED_OFFLINE', message: `${source.path} was changed while nobody tracked it` };
   } finally {
@@ -258,13 +260,9 @@ function runningState(mode: TrackingMode, reason: ResyncReason | undefined, disk
 async function strayLogs(disks: readonly ItemDisk[], ports: Ports): Promise<readonly string[]> {
   const stray: string[] = [];
   for (const { source, logs } of disks) {
-    const folder = dirname(source.path);
-    const name = basename(source.path);
     const named = new Set(logs.named.map(({ path }) => path));
-    for (const entry of await ports.files.list(folder)) {
-      const path = join(folder, entry.name);
-      const isLog = entry.name.startsWith(`${name}.`) && /^\d{6,15}\.hrl$/.test(entry.name.slice(name.length + 1));
-      if (isLog && !named.has(path) && (await isEmptyOpenLog(path, ports))) stray.push(path);
+    for (const { path } of await listLogs(source.path, ports.files)) {
+      if (!named.has(path) && (await isEmptyOpenLog(path, ports))) stray.push(path);
     }
   }
   return stray;
