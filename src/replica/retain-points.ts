@@ -29,7 +29,6 @@ export interface RetainResult {
  */
 export async function retainPoints(setup: RetainSetup, drop: ReadonlySet<string>): Promise<RetainResult> {
   const { committer, side, clock, signal } = setup;
-  assertReplicating(committer.root, side);
   if (droppable(committer.root, drop).length === 0) return { root: committer.root, dropped: [] };
   let before = committer.root;
   const root = await committer.commitOver((now) => {
