@@ -14,8 +14,9 @@ import {
   type Root,
   verifyDisk,
 } from '../replica/index.ts';
+import { type AgentView, askAgent } from './ask-agent.ts';
 import { type Observation, observeItem } from './facts.ts';
-import { healthOf, type ItemFacts, publishedOf, stateOf } from './life/index.ts';
+import { healthOf, type ItemFacts, publishedOf, stateOf, withFindings } from './life/index.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
 import {
   latestPoint,
@@ -31,11 +32,14 @@ import type { ItemStatus, PointInfo, ReplicaReference, Session, VerifyReport, Ve
 
 /** The state of one item, or of all items of this home. A store that does not answer is a state too. */
 export async function status(session: Session, name?: string): Promise<readonly ItemStatus[]> {
-  if (name !== undefined) return [describeItem(name, await observeItem(session, name))];
+  const agent = await askAgent(session);
+  const look = async (each: string): Promise<ItemStatus> =>
+    describeItem(each, await observeItem(session, each), agent.get(each));
+  if (name !== undefined) return [await look(name)];
   const all: ItemStatus[] = [];
   for (const each of await LocalItem.names(session.home, session.ports.files)) {
     try {
-      all.push(describeItem(each, await observeItem(session, each)));
+      all.push(await look(each));
     } catch (error) {
       // A protect that was refused leaves a directory behind, but no item.
       if (!isBlockferryError(error, 'ITEM_NOT_FOUND')) throw error;
@@ -44,9 +48,14 @@ export async function status(session: Session, name?: string): Promise<readonly 
   return all;
 }
 
-function describeItem(name: string, { facts, state, url, replica, tracker }: Observation): ItemStatus {
+function describeItem(
+  name: string,
+  { facts: observed, state, url, replica, tracker }: Observation,
+  agent: AgentView | undefined,
+): ItemStatus {
+  const facts: ItemFacts = { ...observed, ...agent?.facts };
   const life = stateOf(facts).state;
-  const { level, findings } = healthOf(facts);
+  const { level, findings } = withFindings(healthOf(facts), agent?.measured ?? []);
   const published = publishedOf(life);
   const worst = findings[0];
   return {

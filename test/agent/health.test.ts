@@ -5,8 +5,10 @@
 import { mkdtemp, readdir, readFile, rename, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { connectAgent, loadConfig, startAgent } from '../../src/agent/daemon/index.ts';
 import {
   apply,
   cancel,
@@ -72,6 +74,8 @@ function portsWith(state: Faults): Ports {
       sleep: (ms, signal) => real.clock.sleep(ms > 2000 ? ms : Math.min(ms, 5), signal),
     }),
     files: through(real.files, {
+      // However full the machine is that tests run on.
+      freeBytes: (path) => real.files.volumeBytes(path),
       open: async (path, mode) => {
         const file = await real.files.open(path, mode);
         if (!path.endsWith('.hrl')) return file;
@@ -551,4 +555,27 @@ describe('the home', () => {
     await writeFile(join(item, 'tracking', 'state.json'), '{');
     await expectCritical({ state: 'error', ...damaged, cause: /state\.json/ });
   });
+});
+
+describe('an agent that runs', () => {
+  it('is asked what only it knows: a pause, and what it measured', async () => {
+    await protectDisk();
+    const text = `home: ${session.home}\nmachines:\n  - { name: vm, disks: [${disk}], to: "${url}", every: 1h, chunk-size: 64KiB, rpo-threshold: 2h }\n`;
+    const config = loadConfig(text, join(directory, 'agent.yaml'));
+    const agent = await startAgent({ config: await config, ports: session.ports, environment: {} });
+    ended.push(() => agent.stop());
+    await expectNormal();
+    const control = await connectAgent(session.home);
+    ended.push(async () => control.close());
+    await control.pause('vm');
+    const paused = { code: 'SUSPENDED', cause: /paused it at 20/, action: /^blockferry agent resume vm/ };
+    await expectWorst('warning', { state: 'suspended', ...paused });
+    expect((await look()).replicationState).toEqual({ code: 7, name: 'Suspended' });
+    faults.aheadMs = 3 * HOUR_MS;
+    expect(await reasons()).toEqual(['SUSPENDED', 'BEHIND', 'RPO_EXCEEDED']);
+    await control.resume('vm');
+    const from = Date.now();
+    while ((await look()).health !== 'normal' && Date.now() - from < 20_000) await sleep(50);
+    await expectNormal();
+  }, 60_000);
 });

@@ -100,6 +100,8 @@ class AgentConnection implements AgentControl {
 
   close(): void {
     this.#socket.end();
+    // An agent that hangs does not keep this process from ending.
+    this.#socket.unref();
   }
 
   #call<Call extends AgentCall>(call: Call, request: object = {}): Promise<AgentCalls[Call]> {

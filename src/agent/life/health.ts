@@ -65,3 +65,10 @@ export function healthOf(
   });
   return { level: findings[0]?.severity ?? 'normal', findings };
 }
+
+/** Health with findings that somebody else measured. */
+export function withFindings({ findings }: Health, more: readonly Finding[]): Health {
+  const all = [...findings, ...more];
+  const ordered = REASON_CODES.flatMap(({ code }) => all.find((finding) => finding.code === code) ?? []);
+  return { level: ordered[0]?.severity ?? 'normal', findings: ordered };
+}

@@ -9,7 +9,7 @@ export {
   type Verb,
   type WaitingFacts,
 } from './facts.ts';
-export { type Finding, type Health, healthOf, REASON_CODES, type ReasonCode } from './health.ts';
+export { type Finding, type Health, healthOf, REASON_CODES, type ReasonCode, withFindings } from './health.ts';
 export { type CycleFigures, HEALTH_THRESHOLDS, type HealthThresholds, type Severity } from './reason.ts';
 export { reasonOfError } from './reasons-failures.ts';
 export { refusal, sentenceOf } from './refusals.ts';
