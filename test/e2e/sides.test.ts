@@ -272,6 +272,16 @@ describe.skipIf(missing)('a planned failover', () => {
     });
   });
 
+  test.each(['planned.after-stop', 'planned.after-proof'])('that fails at %s lets the guest go on', async (name) => {
+    const sides = await begin();
+    await sides.serve('a', async (tracker) => {
+      const failed = await sides.at('a', ['failover', 'vm', '--planned'], { BLOCKFERRY_FAILPOINTS: `${name}=error` });
+      expect(failed.code, failed.stderr).toBe(1);
+      await sides.write(tracker, ['write -P 0x66 6M 64k']);
+      expect(await sides.run('a', ['ship', 'vm'])).toMatchObject({ dataBytes: 64 * KIB });
+    });
+  });
+
   test('of disks that a tracker still serves is not overtaken by a failback', async () => {
     const sides = await begin();
     const out = join(sides.directory, 'out');

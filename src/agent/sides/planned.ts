@@ -73,17 +73,21 @@ export async function stop(session: Session, first: OwnReplica): Promise<Proof> 
     await shipAll(session, first, tracking);
     const stoppedMs = session.ports.clock.nowMs();
     await tracking.writes.stop(true);
+    let isUncertain = false;
     try {
       await session.ports.failpoint('planned.after-stop');
       const { pointId } = await cycle(session, await reopen(), tracking.logs);
       await runApply(session, await reopen());
       const proof = await prove(session, await reopen(), tracking, pointId, stoppedMs);
       await session.ports.failpoint('planned.after-proof');
-      await commitStop(session, await reopen(), pointId);
+      const current = await reopen();
+      isUncertain = true;
+      await commitStop(session, current, pointId);
       return proof;
     } catch (error) {
-      const { owner } = (await reopen()).replica.record.root;
-      if (owner.phase === 'replicating') await tracking.writes.stop(false);
+      // A root whose answer was lost may have told the other side that it can begin.
+      const goesOn = !isUncertain || (await reopen()).replica.record.root.owner.phase === 'replicating';
+      if (goesOn) await tracking.writes.stop(false);
       throw error;
     }
   });
