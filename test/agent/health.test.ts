@@ -254,7 +254,12 @@ describe('the replica', () => {
     const damaged = Buffer.from(whole);
     damaged[damaged.byteLength >> 1]! ^= 1;
     await writeFile(root(), damaged);
-    await expectCritical({ state: 'unknown', code: 'REPLICA_DAMAGED', cause: /root/, action: /restore|backup|verify/ });
+    await expectCritical({
+      state: 'unknown',
+      code: 'REPLICA_UNREADABLE',
+      cause: /root/,
+      action: /do not write to it.*backup of the store|restore/,
+    });
     await writeFile(root(), whole);
     await expectNormal();
   });

@@ -103,5 +103,10 @@ export interface ItemFacts {
   readonly firstCopyAtMs?: number;
   readonly running?: Verb;
   /** Failures since the last success of what runs on schedule. */
-  readonly lastFailure?: ErrorFacts & { readonly firstMs: number; readonly count: number };
+  readonly lastFailure?: ErrorFacts & {
+    readonly firstMs: number;
+    readonly count: number;
+    /** When the last of them ended. */
+    readonly lastMs?: number;
+  };
 }

@@ -7,12 +7,14 @@ import { nextAttempt } from '../policy/index.ts';
 import type { ErrorFacts } from './facts.ts';
 import { isFollowed, type Reason, type Seen, type Severity } from './reason.ts';
 import { remedyOf } from './remedies.ts';
+import { isNotThereYet } from './state.ts';
 import { timeText } from './texts.ts';
 
 const RETRY_NOW = 'the agent tries again by itself; blockferry agent retry NAME does it now';
 
 export type FailureCode =
   | 'REPLICA_ROLLED_BACK'
+  | 'REPLICA_UNREADABLE'
   | 'REPLICA_DAMAGED'
   | 'REPLICA_GONE'
   | 'STORE_GONE'
@@ -43,6 +45,10 @@ export const FAILURE_REASONS: Readonly<Record<FailureCode, Reason>> = {
   REPLICA_ROLLED_BACK: reason(
     'critical',
     'somebody put old objects back into the store: find out who; restore knowingly with --from URL, from another home',
+  ),
+  REPLICA_UNREADABLE: reason(
+    'critical',
+    'do not write to it: put the object that the message names back from a backup of the store; without one, protect to another URL',
   ),
   REPLICA_DAMAGED: reason(
     'critical',
@@ -150,13 +156,13 @@ const REASON_OF: Readonly<Record<ErrorCode, FailureCode>> = {
   KEY_INVALID: 'KEY_REFUSED',
   REPLICA_NOT_FOUND: 'REPLICA_GONE',
   REPLICA_FOREIGN: 'REPLICA_GONE',
-  REPLICA_ROOT: 'REPLICA_DAMAGED',
+  REPLICA_ROOT: 'REPLICA_UNREADABLE',
   REPLICA_ROLLED_BACK: 'REPLICA_ROLLED_BACK',
   REPLICA_MANIFEST: 'REPLICA_DAMAGED',
   REPLICA_SLOT: 'REPLICA_DAMAGED',
   REPLICA_LOG: 'REPLICA_DAMAGED',
-  REPLICA_KEYRING: 'REPLICA_DAMAGED',
-  REPLICA_DESCRIPTION: 'REPLICA_DAMAGED',
+  REPLICA_KEYRING: 'REPLICA_UNREADABLE',
+  REPLICA_DESCRIPTION: 'REPLICA_UNREADABLE',
   REPLICA_FULL: 'REPLICA_FULL',
   REPLICA_BEHIND: 'RETRYING',
   OUTPUT_FAILED: 'RETRYING',
@@ -202,15 +208,14 @@ function errorsOf(seen: Seen): readonly ErrorFacts[] {
   // What tracking knows of a resync is told as that.
   const isTold = (error: ErrorFacts): boolean =>
     remedyOf(error.code) === 'resync' && tracking !== undefined && tracking.mode !== 'logging';
-  return [localError, replicaError, ...ofDisks]
-    .filter((error) => error !== undefined)
-    .filter((error) => !isTold(error));
+  const lost = isNotThereYet(seen.facts) ? undefined : replicaError;
+  return [localError, lost, ...ofDisks].filter((error) => error !== undefined).filter((error) => !isTold(error));
 }
 
 /** How often it was tried since when, and when next; nothing for what is seen right now. */
 function triesText({ facts: { lastFailure } }: Seen, error: ErrorFacts): string {
   if (!lastFailure || lastFailure.code !== error.code) return '';
-  const { count, firstMs, code } = lastFailure;
+  const { count, firstMs, lastMs, code } = lastFailure;
   const tries = `; ${count} ${count === 1 ? 'try' : 'tries'} since ${timeText(firstMs)}`;
-  return remedyOf(code) === 'retry' ? `${tries}, next at ${timeText(nextAttempt(firstMs, count))}` : tries;
+  return remedyOf(code) === 'retry' ? `${tries}, next at ${timeText(nextAttempt(firstMs, count, lastMs))}` : tries;
 }

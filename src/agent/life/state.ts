@@ -128,7 +128,7 @@ function withoutErrors({ localError: _local, sourceError: _source, lastFailure, 
 }
 
 /** A replica that nobody has ever seen is not lost: its first copy did not get that far. */
-function isNotThereYet({ replicaError, wasSeen, localError }: ItemFacts): boolean {
+export function isNotThereYet({ replicaError, wasSeen, localError }: ItemFacts): boolean {
   return replicaError?.code === 'REPLICA_NOT_FOUND' && !wasSeen && !localError;
 }
 

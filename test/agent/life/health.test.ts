@@ -51,7 +51,8 @@ const ended = (how: 'in-order' | 'without-warning'): ItemFacts => ({
 /** Facts that reach each reason. One that is not in the catalogue, or is missing here, does not compile. */
 const SAMPLES: Readonly<Record<ReasonCode, Sample>> = {
   REPLICA_ROLLED_BACK: unopened('REPLICA_ROLLED_BACK'),
-  REPLICA_DAMAGED: unopened('REPLICA_ROOT'),
+  REPLICA_UNREADABLE: unopened('REPLICA_ROOT'),
+  REPLICA_DAMAGED: failed('REPLICA_SLOT'),
   REPLICA_GONE: unopened('REPLICA_NOT_FOUND'),
   STORE_GONE: unopened('STORE_NOT_FOUND'),
   LOCAL_STATE_DAMAGED: { facts: { ...HEALTHY, localError: { code: 'LOCAL_STATE', message: 'state.json: offset 1' } } },
@@ -176,6 +177,17 @@ describe('a reason', () => {
     expect(health(failed('STORE_REFUSED', 1)).findings[0]!.cause).toBe(
       'STORE_REFUSED 1; 1 try since 2026-11-21T11:55:00Z',
     );
+  });
+
+  it('says when it is tried next, where attempts took long', () => {
+    const { lastFailure, ...facts } = failed('STORE_TIMEOUT').facts;
+    const late = { ...facts, lastFailure: { ...lastFailure!, lastMs: NOW_MS } };
+    expect(health({ facts: late }).findings[0]?.cause).toContain('next at 2026-11-21T12:03:00Z');
+  });
+
+  it('does not miss a replica that its first copy has not made yet', () => {
+    const { facts } = unopened('REPLICA_NOT_FOUND');
+    expect(codes({ facts: { ...facts, wasSeen: false } })).not.toContain('REPLICA_GONE');
   });
 
   it('gives the step of the error where it knows one', () => {
