@@ -28,7 +28,7 @@ const total: { -readonly [Key in keyof Counts]: number } = {
   ...{ cycles: 0, points: 0, resyncs: 0, fullCopies: 0, processes: 0, failures: 0, dropped: 0, read: 0 },
 };
 
-describe('seeds of one to three machines for an hour or two, every hundredth for half a day', () => {
+describe('seeds of one to three machines for about an hour until they are at rest, every hundredth for half a day', () => {
   for (let first = FIRST; first < FIRST + SEEDS; first += AT_ONCE) {
     const end = Math.min(first + AT_ONCE, FIRST + SEEDS);
     it(`${first} to ${end - 1}: nobody is stuck, nothing is lost, every rule is kept`, async () => {
@@ -51,9 +51,9 @@ describe('seeds of one to three machines for an hour or two, every hundredth for
   });
 });
 
-it.runIf(SEEDS >= 1000)('20 machines for 30 days, with a cycle an hour', async () => {
-  const { violations, points, processes } = await runSeed(storyOf(FIRST, 'month', HOUR));
+it.runIf(SEEDS >= 1000)('20 machines for 30 days, with a cycle every two hours', async () => {
+  const { violations, points, processes } = await runSeed(storyOf(FIRST, 'month', 2 * HOUR));
   expect(violations).toEqual([]);
-  expect(points).toBeGreaterThan(20 * 30 * 20);
+  expect(points).toBeGreaterThan(20 * 30 * 10);
   expect(processes).toBeGreaterThan(10);
 });

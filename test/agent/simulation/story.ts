@@ -105,7 +105,7 @@ export function storyOf(seed: number, size: Size, monthCycleMs: number = 15 * MI
   const dice = new Dice(seed, { short: 0, day: 1, month: 2 }[size]);
   const { zone, startMs } = dice.pick(EVENINGS);
   const count = size === 'month' ? 20 : dice.pick([1, 1, 1, 1, 1, 2, 3]);
-  const lastsMs = { short: dice.between(30, 80) * MINUTE, day: dice.between(6, 14) * HOUR, month: 30 * DAY }[size];
+  const lastsMs = { short: dice.between(20, 65) * MINUTE, day: dice.between(6, 14) * HOUR, month: 30 * DAY }[size];
   const machines = Array.from({ length: count }, (_, i) => machineOf(dice, `m${i + 1}`, zone, size, monthCycleMs));
   const incidentCount = { short: dice.between(1, 3), day: dice.between(2, 8), month: 150 }[size];
   const incidents = Array.from({ length: incidentCount }, () => incidentOf(dice, machines, lastsMs, size));

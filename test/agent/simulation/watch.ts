@@ -128,6 +128,8 @@ export class Watch {
     switch (event.type) {
       case 'health-changed':
         this.#level = event.level;
+        if (event.findings.some(({ code }) => code === 'REPLICA_GONE'))
+          this.#broken('a replica is missed that nobody lost');
         this.#lastNamed = event.findings.map(({ cause }) => cause).join('\n');
         return;
       case 'operation-started':
@@ -249,10 +251,10 @@ export class Watch {
   }
 }
 
-/** The first rung behind what has passed that is not below the number of failures. */
+/** To a millisecond, the first rung behind what has passed that is not below the number of failures. */
 function rungAfter(passedMs: number, failures: number): number {
   for (let rung = Math.max(1, failures); ; rung += 1) {
     const minutes = LADDER[rung - 1] ?? 10 + (rung - LADDER.length) * 30;
-    if (minutes * MINUTE > passedMs) return minutes;
+    if (minutes * MINUTE > passedMs + 1) return minutes;
   }
 }
