@@ -5,6 +5,7 @@
 import { BlockferryError } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
 import { bandwidthAt, nextBandwidthChange } from '../policy/index.ts';
+import { withChildSignal } from './child-signal.ts';
 import { Machine } from './machine.ts';
 import { Shares } from './shares.ts';
 import type {
@@ -40,8 +41,7 @@ export interface ConfigChanges {
   readonly changed: readonly string[];
 }
 
-interface RunningMachine {
-  readonly machine: Machine;
+interface Loop {
   readonly stop: AbortController;
   readonly ended: Promise<void>;
 }
@@ -49,7 +49,8 @@ interface RunningMachine {
 export class AgentEngine {
   readonly #options: AgentEngineOptions;
   readonly #shares: Shares;
-  readonly #running: Map<string, RunningMachine> = new Map();
+  readonly #machines: Map<string, Machine> = new Map();
+  readonly #loops: Map<string, Loop> = new Map();
   #config: EngineConfig;
   #signal: AbortSignal | undefined;
   #reconfigured: AbortController = new AbortController();
@@ -59,25 +60,26 @@ export class AgentEngine {
     this.#config = options.config;
     const { lanes, bandwidth } = options.config;
     this.#shares = new Shares(lanes, bandwidthAt(bandwidth, options.clock.nowMs()));
+    for (const machine of options.config.machines) this.#add(machine);
   }
 
   /** Runs until the signal fires; resolves when everything under way has ended and is remembered. */
   async run(signal: AbortSignal): Promise<void> {
     this.#signal = signal;
-    for (const config of this.#config.machines) this.#start(config, signal);
-    this.tell({ type: 'agent-started', machines: this.#running.size });
+    for (const machine of this.#machines.values()) this.#start(machine, signal);
+    this.tell({ type: 'agent-started', machines: this.#machines.size });
     await this.#keepBandwidth(signal);
-    while (this.#running.size > 0) await Promise.all([...this.#running.values()].map(({ ended }) => ended));
+    while (this.#loops.size > 0) await Promise.all([...this.#loops.values()].map(({ ended }) => ended));
     this.tell({ type: 'agent-stopped', machines: this.#config.machines.length });
   }
 
   status(): readonly MachineStatus[] {
-    return this.#config.machines.flatMap(({ name }) => this.#running.get(name)?.machine.status() ?? []);
+    return this.#config.machines.flatMap(({ name }) => this.#machines.get(name)?.status() ?? []);
   }
 
   /** The machine of that name, where there is one. */
   find(name: string): Machine | undefined {
-    return this.#running.get(name)?.machine;
+    return this.#machines.get(name);
   }
 
   /** @throws ITEM_NOT_FOUND */
@@ -106,7 +108,9 @@ export class AgentEngine {
     for (const machine of changed) {
       await this.machine(machine.name).reconfigure(machine, this.#options.operations(machine));
     }
-    if (this.#signal) for (const machine of added) this.#start(machine, this.#signal);
+    for (const machine of added.map((each) => this.#add(each))) {
+      if (this.#signal && !this.#signal.aborted) this.#start(machine, this.#signal);
+    }
     // What waits for a person waits for just this.
     const same = config.machines.filter(({ name }) => before.has(name) && !changed.some((each) => each.name === name));
     for (const { name } of same) await this.machine(name).retryIfWaiting();
@@ -121,22 +125,28 @@ export class AgentEngine {
     this.#options.onEvent({ ...happening, timeMs: this.#options.clock.nowMs() });
   }
 
-  #start(config: MachineConfig, signal: AbortSignal): void {
+  #add(config: MachineConfig): Machine {
     const { operations, clock, state } = this.#options;
     const { zone } = this.#config;
     const setup = { zone, clock, state, shares: this.#shares, tell: (each: AgentHappening) => this.tell(each) };
     const machine = new Machine({ ...setup, config, operations: operations(config) });
+    this.#machines.set(config.name, machine);
+    return machine;
+  }
+
+  #start(machine: Machine, signal: AbortSignal): void {
     const stop = new AbortController();
     const ended = this.#keep(machine, AbortSignal.any([signal, stop.signal])).finally(() => {
-      this.#running.delete(config.name);
+      this.#loops.delete(machine.name);
     });
-    this.#running.set(config.name, { machine, stop, ended });
+    this.#loops.set(machine.name, { stop, ended });
   }
 
   async #stop(name: string): Promise<void> {
-    const running = this.#running.get(name);
-    running?.stop.abort(new BlockferryError('ABORTED', 'it was taken out of the configuration'));
-    await running?.ended;
+    const loop = this.#loops.get(name);
+    loop?.stop.abort(new BlockferryError('ABORTED', 'it was taken out of the configuration'));
+    await loop?.ended;
+    this.#machines.delete(name);
   }
 
   /** Runs a machine's loop; a fault of our own in it must not leave the machine without one. */
@@ -163,7 +173,9 @@ export class AgentEngine {
       this.#shares.set(lanes, bandwidthAt(bandwidth, nowMs));
       const changeMs = nextBandwidthChange(bandwidth, nowMs) ?? Number.POSITIVE_INFINITY;
       const waitMs = Math.min(SLEEP_MS_MAX, changeMs - nowMs);
-      await clock.sleep(waitMs, AbortSignal.any([signal, this.#reconfigured.signal])).catch(() => {});
+      await withChildSignal([signal, this.#reconfigured.signal], (either) => clock.sleep(waitMs, either)).catch(
+        () => {},
+      );
     }
   }
 }

@@ -4,7 +4,7 @@
  */
 import { type BlockferryError, ERROR_CODES, type ErrorCode } from '../../errors.ts';
 import { JsonReader } from '../../replica/index.ts';
-import { isRecoverable } from '../life/index.ts';
+import { isRecoverable, remedyOf } from '../life/index.ts';
 import { CycleStatistics, nextAttempt } from '../policy/index.ts';
 import { AGENT_VERBS, type AgentVerb, type Failure, type MachineRecord } from './types.ts';
 
@@ -42,7 +42,8 @@ export function nextFailure(
     firstMs: before?.firstMs ?? times.beganMs,
     lastMs: times.endedMs,
     count: (before?.count ?? 0) + 1,
-    recoverable: isRecoverable(code),
+    // Nothing but another resync helps one that the guest's writes outran.
+    recoverable: isRecoverable(code) || (verb === 'resync' && remedyOf(code) === 'resync'),
   };
 }
 

@@ -6,6 +6,7 @@ import { BlockferryError, ERROR_CODES, isBlockferryError } from '../../errors.ts
 import type { Clock } from '../../ports.ts';
 import { refusal, stateOf } from '../life/index.ts';
 import { BacklogForecast, nextClosing, spaceVerdict } from '../policy/index.ts';
+import { type ChildSignal, childSignal, withChildSignal } from './child-signal.ts';
 import { MachineMemory } from './machine-memory.ts';
 import { retryMs } from './machine-record.ts';
 import { machineStatus } from './machine-status.ts';
@@ -39,7 +40,7 @@ export interface MachineSetup {
 
 interface Running {
   readonly verb: AgentVerb;
-  readonly stop: AbortController;
+  readonly stop: ChildSignal;
   readonly active: ActiveShare;
 }
 
@@ -55,6 +56,7 @@ export class Machine {
   #running: Running | undefined;
   #wake: AbortController = new AbortController();
   #told = '';
+  #loaded: Promise<void> | undefined;
 
   constructor(setup: MachineSetup) {
     this.name = setup.config.name;
@@ -74,7 +76,7 @@ export class Machine {
   /** Runs until the signal fires; then ends what is under way. */
   async run(signal: AbortSignal): Promise<void> {
     const { clock } = this.#setup;
-    await this.#memory.load();
+    await this.#load();
     while (!signal.aborted) {
       this.#wake = new AbortController();
       const nowMs = clock.nowMs();
@@ -98,6 +100,7 @@ export class Machine {
 
   /** Cycles stop; what is under way ends at its next safe place. */
   async pause(): Promise<void> {
+    await this.#load();
     if (this.#memory.record.suspendedSinceMs !== undefined) return;
     await this.#memory.change({ suspendedSinceMs: this.#setup.clock.nowMs() });
     this.#running?.stop.abort(stopped('it was paused'));
@@ -105,6 +108,7 @@ export class Machine {
   }
 
   async resume(): Promise<void> {
+    await this.#load();
     // What fell out while it was paused was not missed.
     await this.#memory.change({ suspendedSinceMs: undefined, lastCycle: undefined });
     this.#lookAgain();
@@ -112,12 +116,14 @@ export class Machine {
 
   /** Tries again what waits for its next attempt, or for a person. */
   async retry(): Promise<void> {
+    await this.#load();
     await this.#memory.change({ failure: undefined, upkeepFailure: undefined });
     this.#lookAgain();
   }
 
   /** A resync now, whatever the window says. @throws ILLEGAL_STATE */
   async resync(): Promise<void> {
+    await this.#load();
     const refused = this.#seen && refusal(stateOf({ ...this.#seen.facts, ...this.#memory.facts() }), 'resync');
     if (refused) throw refused;
     await this.#memory.change({ resyncAsked: true, failure: undefined });
@@ -126,6 +132,7 @@ export class Machine {
 
   /** Its tracker came or went: what waited for that need not climb a ladder. */
   async trackerChanged(): Promise<void> {
+    await this.#load();
     const code = this.#memory.record.failure?.code;
     if (code === 'TRACKER_GONE' || code === 'ITEM_LOCKED') await this.#memory.change({ failure: undefined });
     this.#lookAgain();
@@ -144,6 +151,12 @@ export class Machine {
     await this.retry();
   }
 
+  /** What is changed before it was read would be lost. */
+  #load(): Promise<void> {
+    this.#loaded ??= this.#memory.load();
+    return this.#loaded;
+  }
+
   get #view(): MachineView {
     const { record } = this.#memory;
     const space = this.#space?.verdict ?? 'ok';
@@ -157,7 +170,9 @@ export class Machine {
 
   async #sleep(ms: number, signal: AbortSignal): Promise<void> {
     try {
-      await this.#setup.clock.sleep(Math.min(ms, SLEEP_MS_MAX), AbortSignal.any([signal, this.#wake.signal]));
+      await withChildSignal([signal, this.#wake.signal], (either) =>
+        this.#setup.clock.sleep(Math.min(ms, SLEEP_MS_MAX), either),
+      );
     } catch (error) {
       if (!signal.aborted && !this.#wake.signal.aborted) throw error;
     }
@@ -190,7 +205,7 @@ export class Machine {
     if (!failure || ERROR_CODES[failure.code] === 'store') return;
     const active = this.#setup.shares.enter({ lanes: this.#config.lanes, part: 1 });
     try {
-      await this.#observe(contextOf(active, signal));
+      await withChildSignal([signal], (own) => this.#observe(contextOf(active, own)));
     } catch {
       return;
     } finally {
@@ -214,13 +229,13 @@ export class Machine {
   async #act(verb: AgentVerb, signal: AbortSignal): Promise<'done' | 'failed' | 'stopped'> {
     const { clock, shares, tell } = this.#setup;
     const active = shares.enter({ lanes: this.#config.lanes, part: this.#partOf(verb) });
-    const stop = new AbortController();
+    const stop = childSignal(signal);
     this.#running = { verb, stop, active };
     const beganMs = clock.nowMs();
     const startedMs = clock.monotonicMs();
     if (verb !== 'observe') tell({ type: 'operation-started', machine: this.name, verb, ...this.#reasonFor(verb) });
     try {
-      const context = contextOf(active, AbortSignal.any([signal, stop.signal]));
+      const context = contextOf(active, stop.signal);
       const { missed, ...report } =
         verb === 'observe' ? await this.#observe(context) : await this.#perform(verb, context);
       const elapsedMs = Math.round(clock.monotonicMs() - startedMs);
@@ -230,7 +245,7 @@ export class Machine {
       if (missed) tell({ type: 'cycles-missed', machine: this.name, missed });
       return 'done';
     } catch (error) {
-      if (signal.aborted || stop.signal.aborted) {
+      if (stop.signal.aborted) {
         const reason = signal.aborted ? 'the agent ends' : (stop.signal.reason as Error).message;
         if (verb !== 'observe') tell({ type: 'operation-stopped', machine: this.name, verb, reason });
         return 'stopped';
@@ -239,7 +254,7 @@ export class Machine {
       return 'failed';
     } finally {
       active.leave();
-      stop.abort();
+      stop.release();
       this.#running = undefined;
     }
   }

@@ -6,6 +6,7 @@ import { isBlockferryError } from '../../errors.ts';
 import type { Ports } from '../../ports.ts';
 import { ControlClient, controlPath, trackingDirectory } from '../../tracker/index.ts';
 import { LocalItem } from '../local-state.ts';
+import { withChildSignal } from './child-signal.ts';
 import type { AgentHappening, AgentProcesses } from './types.ts';
 
 const FIRST_WAIT_MS = 1000;
@@ -93,9 +94,11 @@ export class TrackerKeeper {
   }
 
   async #sleep(ms: number, signal: AbortSignal): Promise<void> {
-    const woken = AbortSignal.any([signal, this.#wake.signal]);
-    if (ms === Number.POSITIVE_INFINITY) return until(new Promise<never>(() => {}), woken);
-    await this.#options.ports.clock.sleep(ms, woken).catch(() => {});
+    const { clock } = this.#options.ports;
+    await withChildSignal([signal, this.#wake.signal], async (woken) => {
+      if (ms === Number.POSITIVE_INFINITY) await until(new Promise<never>(() => {}), woken);
+      else await clock.sleep(ms, woken).catch(() => {});
+    });
   }
 }
 
