@@ -79,6 +79,29 @@ export async function withLock<T>(session: Session, item: LocalItem, work: () =>
   }
 }
 
+/** How long a command that changes sides waits for a cycle that is under way. */
+const LOCK_WAIT_MS = 30_000;
+const LOCK_POLL_MS = 250;
+
+/** The same for commands that a person gives once: a cycle of the agent that is under way is waited for. */
+export async function withLockSoon<T>(session: Session, item: LocalItem, work: () => Promise<T>): Promise<T> {
+  const { clock } = session.ports;
+  const untilMs = clock.monotonicMs() + LOCK_WAIT_MS;
+  for (let hasTold = false; ; hasTold = true) {
+    let isRunning = false;
+    try {
+      return await withLock(session, item, () => {
+        isRunning = true;
+        return work();
+      });
+    } catch (error) {
+      if (isRunning || !isBlockferryError(error, 'ITEM_LOCKED') || clock.monotonicMs() >= untilMs) throw error;
+      if (!hasTold) session.onEvent?.({ type: 'notice', code: 'WAITING', message: `${error.message}; waiting for it` });
+      await clock.sleep(LOCK_POLL_MS, sessionSignal(session));
+    }
+  }
+}
+
 /** A replica that may be written. */
 export interface WritableReplica {
   readonly replica: Replica;

@@ -5,6 +5,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Azurite, startAzurite } from '../support/azurite.ts';
 import { DISK_BYTES, type Report, Sides, type SidesOptions, sum } from '../support/sides.ts';
@@ -279,6 +280,19 @@ describe.skipIf(missing)('a planned failover', () => {
       expect(failed.code, failed.stderr).toBe(1);
       await sides.write(tracker, ['write -P 0x66 6M 64k']);
       expect(await sides.run('a', ['ship', 'vm'])).toMatchObject({ dataBytes: 64 * KIB });
+    });
+  });
+
+  test('waits for a cycle that is under way', async () => {
+    const sides = await begin();
+    await sides.serve('a', async (tracker) => {
+      await sides.write(tracker, ['write -P 0x66 6M 64k']);
+      const [shipped, stopped] = await Promise.all([
+        sides.at('a', ['ship', 'vm', '--bandwidth', '1KiB']),
+        delay(1500).then(() => sides.run('a', ['failover', 'vm', '--planned'])),
+      ]);
+      expect(shipped.code, shipped.stderr).toBe(0);
+      expect(stopped['proof']).toBeDefined();
     });
   });
 

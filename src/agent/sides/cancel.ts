@@ -3,7 +3,7 @@ import { BlockferryError } from '../../errors.ts';
 import type { FileSystem } from '../../ports.ts';
 import { Committer, discardStage, isOwner } from '../../replica/index.ts';
 import { type ItemState, LocalItem } from '../local-state.ts';
-import { type OwnReplica, sessionSignal, withLock, withOwn } from '../open-item.ts';
+import { type OwnReplica, sessionSignal, withLockSoon, withOwn } from '../open-item.ts';
 import { refuseIllegal } from '../refuse.ts';
 import { trackedItem, withTracking } from '../tracking.ts';
 import type { CancelReport, CancelRequest, Session } from '../types.ts';
@@ -12,7 +12,7 @@ import { loadFailover, loadTests, removeFailover, saveTests, stageDirectory } fr
 /** Ends a failover or failback that was not committed; with `test`, removes the files of all test failovers. */
 export function cancel(session: Session, name: string, request: CancelRequest = {}): Promise<CancelReport> {
   const item = new LocalItem(session.home, name, session.ports.files);
-  return withLock(session, item, async () => {
+  return withLockSoon(session, item, async () => {
     const removed = request.test ? await removeTests(session, item) : await removeBrought(session, item);
     const resumed = !request.test && (await item.find()) !== undefined && (await resume(session, name));
     if (removed.length > 0 || resumed || request.test) return { item: name, removed, resumed };

@@ -19,7 +19,7 @@ import {
 import { diskStamp, RestingTracking } from '../../tracker/index.ts';
 import { loadKeys } from '../key-sources.ts';
 import { type ItemState, LocalItem } from '../local-state.ts';
-import { openOwn, sessionSignal, withDisks, withLock, withOwn, withStore } from '../open-item.ts';
+import { openOwn, sessionSignal, withDisks, withLockSoon, withOwn, withStore } from '../open-item.ts';
 import { refuseIllegal } from '../refuse.ts';
 import { contentIds, trackedItem } from '../tracking.ts';
 import type { CommitReport, CommitRequest, Session } from '../types.ts';
@@ -28,7 +28,7 @@ import { type FailoverRecord, loadFailover, removeFailover } from './record.ts';
 /** Lets the disks that were brought back take over; with `end`, ends protection. */
 export function commit(session: Session, name: string, request: CommitRequest = {}): Promise<CommitReport> {
   const item = new LocalItem(session.home, name, session.ports.files);
-  return withLock(session, item, async () => {
+  return withLockSoon(session, item, async () => {
     const record = await loadFailover(item, session.ports.files);
     if (record?.isComplete) return take(session, item, record, request);
     if (record) throw unfinished(item, record);

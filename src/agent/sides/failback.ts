@@ -32,7 +32,7 @@ import {
   type OwnReplica,
   openOwn,
   readAccess,
-  withLock,
+  withLockSoon,
   withOwn,
   withPinned,
   withWorkers,
@@ -61,7 +61,7 @@ interface DiskWork {
  */
 export function failback(session: Session, name: string, request: FailbackRequest): Promise<FailbackReport> {
   const item = new LocalItem(session.home, name, session.ports.files);
-  return withLock(session, item, () =>
+  return withLockSoon(session, item, () =>
     withOwn(session, name, async (own) => {
       await refuseWaiting(session, item);
       const target = targetOf(own);

@@ -31,7 +31,7 @@ import {
   readAccess,
   sessionSignal,
   withDisks,
-  withLock,
+  withLockSoon,
   withOwn,
   withWorkers,
 } from '../open-item.ts';
@@ -43,7 +43,7 @@ import { bringToWait } from './waiting.ts';
 /** Stops the owner with all it has in the replica, and brings the disks back if told where. */
 export function failoverPlanned(session: Session, name: string, request: PlannedRequest = {}): Promise<PlannedReport> {
   const item = new LocalItem(session.home, name, session.ports.files);
-  return withLock(session, item, () =>
+  return withLockSoon(session, item, () =>
     withOwn(session, name, async (own) => {
       const { root } = own.replica.record;
       const hasStopped = isOwner(root, own.state.side) && root.owner.phase === 'synced';

@@ -6,7 +6,7 @@ import { BlockferryError, isBlockferryError } from '../../errors.ts';
 import { Committer, isOwner } from '../../replica/index.ts';
 import { bringCurrent } from '../bring-current.ts';
 import { LocalItem } from '../local-state.ts';
-import { type OwnReplica, openOwn, sessionSignal, withLock, withOwn } from '../open-item.ts';
+import { type OwnReplica, openOwn, sessionSignal, withLockSoon, withOwn } from '../open-item.ts';
 import { cycle } from '../ship.ts';
 import { trackedItem, withTracking } from '../tracking.ts';
 import type { ReverseReport, Session } from '../types.ts';
@@ -14,7 +14,7 @@ import type { ReverseReport, Session } from '../types.ts';
 /** Begins to replicate from disks that took over; safe to repeat. @throws REPLICA_OTHER_SIDE */
 export function reverse(session: Session, name: string): Promise<ReverseReport> {
   const item = new LocalItem(session.home, name, session.ports.files);
-  return withLock(session, item, () =>
+  return withLockSoon(session, item, () =>
     withOwn(session, name, async (first) => {
       await beginReplicating(session, first);
       const own = await openOwn(session, item, first.state, first.replica.store);
