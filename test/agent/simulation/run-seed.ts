@@ -49,6 +49,8 @@ class SeedRun {
   /** For how long the next death lasts. */
   #downMs = 0;
   #isOver = false;
+  /** Ends the process that runs, in order. */
+  #stop: AbortController = new AbortController();
 
   constructor(story: Story, planted: Planted, onTalk?: (line: string) => void) {
     this.#story = story;
@@ -65,16 +67,15 @@ class SeedRun {
   }
 
   async run(): Promise<Outcome> {
-    const end = new AbortController();
     const incidents = this.#story.incidents.map((incident) => this.#befall(incident));
     const story = async (): Promise<void> => {
       await this.#world.sleep(this.#story.lastsMs);
       await Promise.all(incidents);
       await this.#settle();
       this.#isOver = true;
-      end.abort();
+      this.#stop.abort();
     };
-    await this.#world.run(Promise.all([story(), this.#processes(end.signal)]));
+    await this.#world.run(Promise.all([story(), this.#processes()]));
     for (const { model } of this.#cast.values()) {
       this.#check(() => model.replica.restoreAll());
       const { config } = this.#story.machines.find((plan) => plan.config.name === model.name)!;
@@ -91,10 +92,11 @@ class SeedRun {
   }
 
   /** One process after the other, until the end. */
-  async #processes(end: AbortSignal): Promise<void> {
+  async #processes(): Promise<void> {
     while (!this.#isOver) {
       const life = new Life(this.#world);
       this.#life = life;
+      this.#stop = new AbortController();
       this.#counts.processes += 1;
       for (const [name, { watch }] of this.#cast) watch.processStarts(this.#state.saved(name));
       const { machines, zone, lanes, bandwidth } = this.#story;
@@ -116,7 +118,7 @@ class SeedRun {
         },
       });
       this.#engine = engine;
-      await Promise.race([engine.run(end), life.died]);
+      await Promise.race([engine.run(this.#stop.signal), life.died]);
       this.#engine = undefined;
       for (const { watch } of this.#cast.values()) watch.processDied();
       if (!this.#isOver) await this.#world.sleep(this.#downMs);
