@@ -3,10 +3,13 @@
  * must start while its replica is out of reach.
  */
 import { isAbsolute } from 'node:path';
+import { bytesEqual } from '../bytes.ts';
 import { BlockferryError } from '../errors.ts';
+import { isHalfLaid } from '../replica/index.ts';
 import { ControlServer, controlPath, defaultNbdPath, diskStamp, NbdServer, openTracker } from '../tracker/index.ts';
-import { LocalItem } from './local-state.ts';
+import { type ItemState, LocalItem } from './local-state.ts';
 import { sessionSignal, withOwn } from './open-item.ts';
+import { stageDirectory } from './sides/index.ts';
 import { trackedItem } from './tracking.ts';
 import type { Listening, Session, TrackRequest } from './types.ts';
 
@@ -25,7 +28,7 @@ export async function track(
     (await item.loadDescription()) ?? (await withOwn(session, name, async ({ replica }) => replica.description));
   const tracked = trackedItem(session, item, state, description);
   const address = parseListen(request.listen, defaultNbdPath(tracked.directory));
-  const tracker = await openTracker(tracked);
+  const tracker = await openTracker(tracked, () => confirmDisks(session, item, state));
   const onEvent = ({ code, message }: { code: string; message: string }): void =>
     session.onEvent?.({ type: 'notice', code, message });
   const server = new NbdServer({ devices: tracker.devices, ports, onEvent });
@@ -48,6 +51,23 @@ export async function track(
     await server.close();
     await control.close();
     await tracker.close((disk) => diskStamp(disk.source, ports));
+  }
+}
+
+/** The disks are still those of the item, and no failback was killed while it wrote them. */
+async function confirmDisks({ ports: { files } }: Session, item: LocalItem, state: ItemState): Promise<void> {
+  if (!bytesEqual((await item.load()).side, state.side)) {
+    throw new BlockferryError('ILLEGAL_STATE', `other disks of item "${item.name}" took over just now`, {
+      facts: { item: item.name },
+      hint: 'run the command again, which serves these',
+    });
+  }
+  for (const path of state.disks) {
+    if (!(await isHalfLaid(stageDirectory(path), files))) continue;
+    throw new BlockferryError('ILLEGAL_STATE', `${path} may be half written: its failback was cut off`, {
+      facts: { source: path },
+      hint: `run blockferry failback ${item.name} again, which finishes it`,
+    });
   }
 }
 

@@ -7,6 +7,7 @@
  * Interrupted anywhere, a later apply lays the same logs over the same baseline once more and writes every suspect
  * again; a sync that comes first does so from its source. Logs may be shipped all the while, from anywhere.
  */
+import { bytesEqual } from '../bytes.ts';
 import { BlockferryError } from '../errors.ts';
 import type { Ports } from '../ports.ts';
 import type { WorkerPool } from '../workers/index.ts';
@@ -143,7 +144,7 @@ async function applyRound(
   const doubtful = root.sync?.suspect ?? [];
   const suspect = await touchedChunks(setup, logs);
   const { generation: begun } = await committer.commitOver((now) => {
-    if (!isSameBase(now, root)) throw overtaken(now);
+    if (!isSameBase(now, root) || !hasLogs(now, logs)) throw overtaken(now);
     return { sync: { kind: 'apply', log, begun: now.generation + 1, suspect } };
   }, signal);
   await ports.failpoint('apply.after-intent');
@@ -177,6 +178,8 @@ async function applyRound(
   return fold.counts;
 }
 
+const NO_ID = new Uint8Array(0);
+
 /** Whether the live bases are what they were: logs and points may have come. */
 function isSameBase(now: Root, before: Root): boolean {
   const begunOf = ({ sync }: Root): number => (sync?.kind === 'apply' ? sync.begun : 0);
@@ -186,6 +189,12 @@ function isSameBase(now: Root, before: Root): boolean {
     now.baselines.at(-1)?.generation === before.baselines.at(-1)?.generation &&
     now.disks.every(({ tables }, i) => sameTables(tables, before.disks[i]!.tables))
   );
+}
+
+/** Whether a root still names these logs: a side that took over may have given them up. */
+function hasLogs(now: Root, logs: readonly ShippedLog[]): boolean {
+  const ids = new Map(now.logs.map((each) => [each.seq, each.id]));
+  return logs.every(({ seq, id }) => bytesEqual(ids.get(seq) ?? NO_ID, id));
 }
 
 /** A root in which the apply that was `begun` then is still the one under way. @throws REPLICA_FENCED */

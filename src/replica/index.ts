@@ -66,6 +66,7 @@ export {
   type DeltaSetup,
   discardStage,
   type FillCounts,
+  isHalfLaid,
   type LayCounts,
   type LaySetup,
   layStage,

@@ -26,12 +26,16 @@ export function rootHash(record: Uint8Array): Uint8Array {
   return createHash('sha256').update(record).digest();
 }
 
-/** @throws REPLICA_FULL if a reader would not take so large a root. */
+/**
+ * What a reader would not take is never written: a root that nobody can open would be the end of the replica.
+ * @throws REPLICA_FULL for one that is too large; REPLICA_ROOT for one that breaks another rule, which is a bug
+ */
 export function encodeRoot(root: Root, rootKey: Uint8Array): Uint8Array {
   checkCounts(root);
   const body = Buffer.from(canonicalJson(rootJson(root)));
   const sizeBytes = HEAD_BYTES + body.byteLength + MAC_BYTES;
   if (sizeBytes > ROOT_BYTES_MAX) throw rootFull('bytes', sizeBytes, ROOT_BYTES_MAX);
+  readRoot(JsonReader.parse(body, 'the root to be written', 'REPLICA_ROOT'));
   const head = Buffer.alloc(HEAD_BYTES);
   MAGIC.copy(head);
   head.writeUInt32LE(body.byteLength, MAGIC.byteLength);

@@ -58,14 +58,19 @@ async function stampOf(disk: VirtualDisk): Promise<string> {
 
 /**
  * Opens the tracking of an item and makes it whole; from then on its devices may be served.
+ * @param confirm called once nobody else can change what is tracked; throws where these are not the disks any more
  * @throws ITEM_LOCKED if it is tracked already; what opening the disks throws; LOCAL_STATE
  */
-export async function openTracker(item: TrackedItem): Promise<ItemTracker> {
+export async function openTracker(
+  item: TrackedItem,
+  confirm: () => Promise<void> = async () => {},
+): Promise<ItemTracker> {
   const { directory, ports } = item;
   await ports.files.makeDirectory(directory);
   const lock = await ports.lock(directory, `tracking of item "${item.name}"`);
   const opened: { close(): Promise<void> }[] = [];
   try {
+    await confirm();
     return await recover(item, lock, opened);
   } catch (error) {
     for (const each of opened.reverse()) await each.close().catch(() => {});

@@ -143,7 +143,12 @@ export class RestingTracking {
   /** Nothing is known of what the disks hold: whatever was logged or mapped is given up, and a resync has to compare. */
   async distrust(message: string): Promise<void> {
     const before = this.#state?.disks.flatMap(({ logs }) => logs.map(({ path }) => path)) ?? [];
-    const { ports, disks } = this.#item;
+    const { directory, ports, disks } = this.#item;
+    // Maps of whatever was tracked here before know nothing of these disks.
+    for (const disk of disks) {
+      const everything = { ...mapIdentity(disk), ports, everything: true };
+      await (await DirtyMap.create(mapPath(directory, disk.id), everything)).close();
+    }
     const reason = { code: 'EDITED_OFFLINE' as const, message, sinceMs: ports.clock.nowMs() };
     const unknown = disks.map(() => {
       return { head: randomGuid(ports.random.bytes(GUID_BYTES)), logs: [], contentId: '', stamp: '' };

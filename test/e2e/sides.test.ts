@@ -2,7 +2,7 @@
  * A machine that goes to another side and comes home, with the real program, real stores and a real guest: at each turn both
  * sides hold the same bytes, and what moves is what changed.
  */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -304,5 +304,134 @@ describe.skipIf(missing)('a planned failover', () => {
     await sides.serve('a', async () => {
       await sides.refuse('a', ['failback', 'vm'], 6, 'tracking of item "vm"');
     });
+  });
+});
+
+describe.skipIf(missing)('nothing is lost', () => {
+  test('where maps of the old disks are there: what is served next is compared, all of it', async () => {
+    const sides = await begin();
+    const [disk] = sides.disks;
+    await sides.serve('a', async (tracker) => {
+      await sides.write(tracker, ['write -P 0x31 1M 64k']);
+      await sides.run('a', ['ship', 'vm']);
+    });
+    const older = await sides.run('a', ['ship', 'vm']);
+    const before = await sides.content();
+    await qemuIo(disk!, ['write -P 0x77 4M 512k', 'flush']);
+    await sides.run('a', ['resync', 'vm']);
+    const out = join(sides.directory, 'out');
+    await sides.run('a', ['failover', 'vm', '--point', String(older['pointId']), '--out', out, '--format', 'raw']);
+    expect(await sides.run('a', ['commit', 'vm'])).toMatchObject({ tracking: 'resync-required' });
+    await sides.serve('a', async () => {
+      expect(await sides.run('a', ['reverse', 'vm'])).toMatchObject({ by: 'compare', sentBytes: expect.any(Number) });
+    });
+    const test = join(sides.directory, 'test');
+    await sides.run('a', ['failover', 'vm', '--test', '--out', test, '--format', 'raw']);
+    expect(await sides.content(sides.brought(test, 'raw'))).toEqual(before);
+  });
+
+  test('by a cancel behind a commit that was killed: the commit ends it', async () => {
+    const sides = await begin();
+    const out = join(sides.directory, 'out');
+    await sides.run('b', ['failover', 'vm', ...sides.from, '--out', out]);
+    const killed = await sides.at('b', ['commit', 'vm'], { BLOCKFERRY_FAILPOINTS: 'commit.after-tracking=kill' });
+    expect(killed.signal).toBe('SIGKILL');
+    await sides.refuse('b', ['cancel', 'vm'], 2, 'has a commit that was begun');
+    await sides.refuse('b', ['failover', 'vm', ...sides.from, '--out', `${out}2`], 2, 'has a commit that was begun');
+    expect(await sides.run('b', ['commit', 'vm'])).toMatchObject({ epoch: 2, tracking: 'logging' });
+    expect(await sides.run('b', ['reverse', 'vm'])).toMatchObject({ by: 'logs' });
+  });
+
+  test('by a commit of disks that are not there: the owner is not fenced', async () => {
+    const sides = await begin();
+    const out = join(sides.directory, 'out');
+    await sides.run('b', ['failover', 'vm', ...sides.from, '--out', out]);
+    await rename(out, `${out}.away`);
+    expect((await sides.at('b', ['commit', 'vm'])).code).toBe(4);
+    expect(await sides.run('a', ['ship', 'vm'])).toMatchObject({ type: 'ship' });
+    await rename(`${out}.away`, out);
+    await sides.refuse('b', ['commit', 'vm'], 6, 'the owner has made 1 recovery points since');
+    expect(await sides.run('b', ['cancel', 'vm'])).toMatchObject({ removed: sides.brought(out, 'vhdx') });
+  });
+
+  test('by cancel --test, of disks that took the place of those of a test', async () => {
+    const sides = await begin();
+    const out = join(sides.directory, 'out');
+    const [disk] = sides.brought(out, 'vhdx');
+    await sides.run('b', ['failover', 'vm', '--test', ...sides.from, '--out', out]);
+    await rm(disk!);
+    await sides.run('b', ['failover', 'vm', ...sides.from, '--out', out]);
+    expect(await sides.run('b', ['cancel', 'vm', '--test'])).toMatchObject({ removed: [] });
+    await sides.run('b', ['commit', 'vm']);
+    expect(await sides.run('b', ['cancel', 'vm', '--test'])).toMatchObject({ removed: [] });
+    expect(await sides.run('b', ['reverse', 'vm'])).toMatchObject({ by: 'logs' });
+  });
+
+  test('by two failovers at once into one directory', async () => {
+    const sides = await begin();
+    const args = ['failover', 'vm', ...sides.from, '--out', join(sides.directory, 'out')];
+    const codes = (await Promise.all([sides.at('b', args), sides.at('b', args)])).map(({ code }) => code);
+    expect(codes).toContain(0);
+    // The other came at the same time, or after it.
+    expect(codes.some((code) => code === 6 || code === 2)).toBe(true);
+    expect(await sides.content(sides.brought(join(sides.directory, 'out'), 'vhdx'))).toEqual(await sides.content());
+  });
+
+  test('by a failback that cannot be written: the owner goes on, and nobody serves what is half written', async () => {
+    const sides = await begin();
+    const out = join(sides.directory, 'out');
+    await sides.run('a', ['failover', 'vm', '--planned', '--out', out]);
+    await sides.run('a', ['commit', 'vm']);
+    await sides.serve('a', async (tracker) => {
+      await sides.write(tracker, ['write -P 0x41 10M 64k', 'write -P 0x42 20M 64k']);
+      await sides.run('a', ['reverse', 'vm']);
+      const failed = await sides.at('a', ['failback', 'vm'], { BLOCKFERRY_FAILPOINTS: 'lay.after-write=error' });
+      expect(failed.code, failed.stderr).toBe(1);
+      expect(await sides.run('a', ['cancel', 'vm'])).toMatchObject({ resumed: true });
+      await sides.write(tracker, ['write -P 0x43 11M 64k']);
+      expect(await sides.run('a', ['ship', 'vm'])).toMatchObject({ dataBytes: 64 * KIB });
+      await sides.run('a', ['failback', 'vm']);
+    });
+    expect(await sides.content()).toEqual(await sides.content(sides.brought(out, 'vhdx')));
+  });
+
+  test('by a tracker on disks of which a failback was killed', async () => {
+    const sides = await begin();
+    const out = join(sides.directory, 'out');
+    await sides.run('b', ['failover', 'vm', ...sides.from, '--out', out]);
+    await sides.run('b', ['commit', 'vm']);
+    await sides.serve('b', async (tracker) => {
+      await sides.write(tracker, ['write -P 0x41 10M 64k', 'write -P 0x42 20M 64k']);
+      await sides.run('b', ['reverse', 'vm']);
+      await sides.run('b', ['failover', 'vm', '--planned']);
+    });
+    const killed = await sides.at('a', ['failback', 'vm'], { BLOCKFERRY_FAILPOINTS: 'lay.after-write=kill' });
+    expect(killed.signal).toBe('SIGKILL');
+    await sides.refuse('a', ['track', 'vm'], 2, 'its failback was cut off');
+    await sides.run('a', ['failback', 'vm']);
+    expect(await sides.content()).toEqual(await sides.content(sides.brought(out, 'vhdx')));
+  });
+
+  test('of where a machine came from, also when its failover names the replica by its URL', async () => {
+    const sides = await begin();
+    const out = join(sides.directory, 'out');
+    await sides.run('a', ['failover', 'vm', ...sides.from, '--out', out]);
+    await sides.run('a', ['commit', 'vm']);
+    await sides.run('a', ['reverse', 'vm']);
+    expect(await sides.run('a', ['failback', 'vm'])).toMatchObject({ disks: [{ path: sides.disks[0] }] });
+  });
+
+  test('by refusals: the guest is not stopped for what cannot be, and a stopped owner does not end protection', async () => {
+    const sides = await begin();
+    const out = join(sides.directory, 'out');
+    await sides.run('b', ['failover', 'vm', '--test', ...sides.from, '--out', out]);
+    await sides.serve('a', async (tracker) => {
+      await sides.refuse('a', ['failover', 'vm', '--planned', '--out', out], 2, 'already exists');
+      await sides.write(tracker, ['write -P 0x66 6M 64k']);
+      await sides.run('a', ['failover', 'vm', '--planned']);
+    });
+    expect((await sides.at('a', ['commit', 'vm', '--end'])).code).not.toBe(0);
+    expect(await sides.run('a', ['cancel', 'vm'])).toMatchObject({ resumed: true });
+    expect(await sides.run('a', ['ship', 'vm'])).toMatchObject({ type: 'ship' });
   });
 });

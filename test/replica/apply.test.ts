@@ -4,7 +4,7 @@ import { protect, resync, status } from '../../src/agent/index.ts';
 import { withOwn } from '../../src/agent/open-item.ts';
 import { nodePorts } from '../../src/host/index.ts';
 import type { FailpointName } from '../../src/ports.ts';
-import { baseKey, Committer, isProcessed, manifestKey } from '../../src/replica/index.ts';
+import { baseKey, Committer, isProcessed, manifestKey, takeOver } from '../../src/replica/index.ts';
 import { LOGS_PREFIX } from '../../src/replica/layout.ts';
 import { LOGS_PER_ROUND } from '../../src/replica/log-merge.ts';
 import type { ApplyState } from '../../src/replica/root.ts';
@@ -267,6 +267,30 @@ describe('while an apply is at work', () => {
       await item.checkApplied();
       item.close();
     }
+  });
+
+  it('logs that a side which takes over gives up, while they are read, are not applied', async () => {
+    await begin('sealed');
+    await item.ship([data(0, 512, 1024, 10)]);
+    await item.ship([data(0, 3 * CHUNK, 512, 11)]);
+    await withOwn(item.session, 'web', async (stale) => {
+      const { store } = stale.replica;
+      const read = store.read.bind(store);
+      store.read = async (...args) => {
+        store.read = read;
+        const committer = new Committer(await item.lab.replica(), 'other', async () => {}, item.lab.ports);
+        const point = committer.root.points.at(-2)!;
+        const { owner, generation: newestGeneration } = committer.root;
+        const take = { side: noise(16, 9), point: point.id, epoch: owner.epoch, newestGeneration, nowMs: 1 };
+        const choice = { planned: false, discardNewer: false, random: item.lab.ports.random };
+        await committer.commit(async (root) => takeOver(root, { ...take, ...choice }));
+        return read(...args);
+      };
+      await expect(applyOwn(item.session, stale)).rejects.toMatchObject({ code: 'REPLICA_FENCED' });
+    });
+    const { root } = (await item.lab.replica()).record;
+    expect(root).toMatchObject({ baselines: [{ appliedLog: 0 }], logs: [{ seq: 1 }], points: [{ log: 1 }] });
+    expect(root.sync).toBeUndefined();
   });
 
   it('a base that changed between the look at it and its lease is left alone', async () => {

@@ -269,6 +269,12 @@ describe('what a root says of its points', () => {
   });
 });
 
+it('what a reader would not take is not written', () => {
+  const sync = { kind: 'apply' as const, log: 99, begun: 9, suspect: [] };
+  expect(() => encodeRoot({ ...ROOT, sync }, KEY)).toThrow(expect.objectContaining({ code: 'REPLICA_ROOT' }));
+  expect(() => encodeRoot({ ...ROOT, logs: [] }, KEY)).toThrow(expect.objectContaining({ code: 'REPLICA_ROOT' }));
+});
+
 describe('retention', () => {
   const numbers = ({ baselines, points, logs }: Pick<Root, 'baselines' | 'points' | 'logs'>) => ({
     baselines: baselines.map(({ generation }) => generation),

@@ -4,36 +4,40 @@
  * The root decides, by one compare-and-swap; what is local follows it, and a commit that was killed in between is ended by
  * running it again.
  */
-import { BlockferryError } from '../../errors.ts';
+import { bytesEqual } from '../../bytes.ts';
+import { BlockferryError, type ErrorCode, isBlockferryError } from '../../errors.ts';
 import { randomGuid } from '../../guid.ts';
 import type { Ports } from '../../ports.ts';
 import {
+  assertReplicating,
   Committer,
   isNewestState,
   isOwner,
   openReplica,
   type Replica,
   type Root,
+  type RootChange,
   takeOver,
 } from '../../replica/index.ts';
 import { diskStamp, RestingTracking } from '../../tracker/index.ts';
 import { loadKeys } from '../key-sources.ts';
 import { type ItemState, LocalItem } from '../local-state.ts';
-import { openOwn, sessionSignal, withDisks, withLockSoon, withOwn, withStore } from '../open-item.ts';
+import { openOwn, sessionSignal, withDisks, withOwn, withStore } from '../open-item.ts';
 import { refuseIllegal } from '../refuse.ts';
 import { contentIds, trackedItem } from '../tracking.ts';
 import type { CommitReport, CommitRequest, Session } from '../types.ts';
-import { type FailoverRecord, loadFailover, removeFailover } from './record.ts';
+import { withBoth } from './lock.ts';
+import { type FailoverRecord, loadFailover, removeFailover, saveFailover } from './record.ts';
 
 /** Lets the disks that were brought back take over; with `end`, ends protection. */
 export function commit(session: Session, name: string, request: CommitRequest = {}): Promise<CommitReport> {
   const item = new LocalItem(session.home, name, session.ports.files);
-  return withLockSoon(session, item, async () => {
+  return withBoth(session, item, async () => {
     const record = await loadFailover(item, session.ports.files);
     if (record?.isComplete) return take(session, item, record, request);
     if (record) throw unfinished(item, record);
+    await refuseIllegal(session, name, request.end ? 'end' : 'commit');
     if (request.end) return endProtection(session, name);
-    await refuseIllegal(session, name, 'commit');
     throw new BlockferryError('ILLEGAL_STATE', `nothing of item "${name}" waits for commit`, {
       facts: { item: name },
       hint: `bring its disks back first: blockferry failover ${name} --out DIR, or blockferry failback ${name}`,
@@ -67,8 +71,10 @@ async function take(
     const resting = await RestingTracking.open(tracked);
     try {
       const committer = new Committer(replica, 'blockferry', (anchor) => item.saveAnchor(anchor), session.ports);
-      const root = await commitRoot(session, committer, record, request);
-      const goesOn = await beginTracking(session, resting, root, record, state);
+      // Before anybody is fenced: the disks are there, and can be opened.
+      const untouched = await isUntouched(session.ports, record);
+      const root = await commitRoot(session, item, committer, record, request);
+      const goesOn = await beginTracking(session, resting, root, record, state, untouched);
       await session.ports.failpoint('commit.after-tracking');
       await item.save(state);
       await removeFailover(item, session.ports.files);
@@ -102,6 +108,8 @@ function stateAfter(
   record: FailoverRecord,
   { description }: Replica,
 ): ItemState {
+  // Killed behind this: it is done.
+  if (before && bytesEqual(before.side, record.side)) return before;
   const disks = record.disks.map(({ path }) => path);
   const formats = record.disks.map(({ format }) => format);
   const former = before && record.fromOurs ? { disks: before.disks, formats: before.formats } : before?.former;
@@ -114,18 +122,33 @@ function stateAfter(
   return { ...kept, url: record.url, disks, formats, side: record.side, ...(former ? { former } : {}) };
 }
 
+/** Refusals that only a root can cause which is not ours, and which no put of ours that is under way can follow. */
+const REFUSED: readonly ErrorCode[] = ['SPLIT_BRAIN', 'POINT_NOT_FOUND', 'REPLICA_OTHER_SIDE'];
+
 async function commitRoot(
   session: Session,
+  item: LocalItem,
   committer: Committer,
   record: FailoverRecord,
   { discardNewer = false }: CommitRequest,
 ): Promise<Root> {
-  const { random, clock } = session.ports;
+  const { random, clock, files } = session.ports;
   // Ended by a kill behind the root: it is done.
   if (isOwner(committer.root, record.side)) return committer.root;
   const { side, point, epoch, newestGeneration, planned } = record;
   const take = { side, point: point.id, epoch, newestGeneration, planned, discardNewer, nowMs: clock.nowMs(), random };
-  return committer.commitOver((root) => takeOver(root, take), sessionSignal(session));
+  try {
+    takeOver(committer.root, take);
+    // From here on nobody but a commit may say what these disks are: the answer of the store may be lost.
+    await saveFailover(item, { ...record, isCommitting: true }, files);
+    const prepare = (root: Root): RootChange => (isOwner(root, side) ? {} : takeOver(root, take));
+    return await committer.commitOver(prepare, sessionSignal(session));
+  } catch (error) {
+    if (isBlockferryError(error) && REFUSED.includes(error.code)) {
+      await saveFailover(item, { ...record, isCommitting: false }, files);
+    }
+    throw error;
+  }
 }
 
 /** Where nothing was written yet and the replica holds nothing newer, what is written next is the next delta. */
@@ -135,9 +158,9 @@ async function beginTracking(
   root: Root,
   record: FailoverRecord,
   state: ItemState,
+  untouched: boolean,
 ): Promise<boolean> {
   const point = root.points.find(({ id }) => id === record.point.id);
-  const untouched = await isUntouched(session.ports, record);
   if (!point || !isNewestState(root, point) || !untouched) {
     const message = untouched
       ? 'the replica holds more than the point that these disks were made from'
@@ -182,6 +205,8 @@ function commitEnd(committer: Committer, side: Uint8Array, { clock }: Ports): Pr
         hint: 'protection is ended in the home of the side that the replica follows',
       });
     }
+    // Another side that waits for what was stopped could never begin.
+    if (root.owner.phase === 'synced') assertReplicating(root, side);
     return { owner: { ...root.owner, phase: 'ended', sinceMs: clock.nowMs() } };
   });
 }

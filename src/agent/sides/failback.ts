@@ -27,21 +27,13 @@ import { RestingTracking } from '../../tracker/index.ts';
 import { openDisk, openDiskForWriting, type VirtualDisk } from '../../vhd/index.ts';
 import { runApply } from '../apply.ts';
 import { type ItemState, LocalItem } from '../local-state.ts';
-import {
-  latestPoint,
-  type OwnReplica,
-  openOwn,
-  readAccess,
-  withLockSoon,
-  withOwn,
-  withPinned,
-  withWorkers,
-} from '../open-item.ts';
+import { latestPoint, type OwnReplica, openOwn, readAccess, withOwn, withPinned, withWorkers } from '../open-item.ts';
 import { trackedItem } from '../tracking.ts';
 import type { FailbackDiskReport, FailbackReport, FailbackRequest, Session } from '../types.ts';
+import { withBoth } from './lock.ts';
 import { stop } from './planned.ts';
 import { loadFailover, stageDirectory } from './record.ts';
-import { bringToWait, noteInPlace, type Waiting, waitsAlready } from './waiting.ts';
+import { bringToWait, checkPlace, noteInPlace, type Waiting, waitsAlready } from './waiting.ts';
 
 /** Where a failback goes. */
 type Target = Pick<ItemState, 'disks' | 'formats'>;
@@ -61,7 +53,7 @@ interface DiskWork {
  */
 export function failback(session: Session, name: string, request: FailbackRequest): Promise<FailbackReport> {
   const item = new LocalItem(session.home, name, session.ports.files);
-  return withLockSoon(session, item, () =>
+  return withBoth(session, item, () =>
     withOwn(session, name, async (own) => {
       await refuseWaiting(session, item);
       const target = targetOf(own);
@@ -80,7 +72,7 @@ export function failback(session: Session, name: string, request: FailbackReques
 /** New files that a kill left unfinished are made anew. */
 async function refuseWaiting({ ports: { files } }: Session, item: LocalItem): Promise<void> {
   const waiting = await loadFailover(item, files);
-  if (waiting?.isComplete || waiting?.kind === 'failover') throw waitsAlready(item, waiting);
+  if (waiting?.isComplete || waiting?.isCommitting || waiting?.kind === 'failover') throw waitsAlready(item, waiting);
 }
 
 /** The disks that are not the truth now: the item's own, or in the owner's home those from before it took over. */
@@ -125,6 +117,10 @@ async function end(
   const { clock } = session.ports;
   const works = diskWorks(first, target);
   const counts = { item: first.item.name, mode: request.mode };
+  if (request.mode === 'full' && request.outDirectory !== undefined) {
+    const { outDirectory, format = target.formats[0]! } = request;
+    await checkPlace(session, first.item, first.replica.description.disks, { outDirectory, format });
+  }
   const own = await stopOwner(session, first);
   if (!own) {
     const pointId = latestPoint((await reopen(session, first)).replica).id;

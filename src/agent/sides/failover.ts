@@ -8,6 +8,7 @@ import { LocalItem } from '../local-state.ts';
 import { withReplica } from '../open-item.ts';
 import type { FailoverReport, FailoverRequest, ReplicaReference, Session } from '../types.ts';
 import { choosePoint } from './bring-back.ts';
+import { withSides } from './lock.ts';
 import { bringForTest, bringToWait } from './waiting.ts';
 
 /** Brings the disks of a recovery point back, for a test or to take over. */
@@ -21,8 +22,11 @@ export function failover(
     const planned = request.planned ?? false;
     const point = planned ? stoppedAt(replica) : choosePoint(replica, request.point);
     const where = { outDirectory: request.outDirectory, format: request.format ?? 'vhdx' } as const;
-    if (request.test) return bringForTest(session, item, replica, point, where);
-    return bringToWait(session, item, replica, { kind: 'failover', planned, point, reference }, where);
+    return withSides(session, item, () =>
+      request.test
+        ? bringForTest(session, item, replica, point, where)
+        : bringToWait(session, item, replica, { kind: 'failover', planned, point, reference }, where),
+    );
   });
 }
 

@@ -4,5 +4,5 @@ export { commit } from './commit.ts';
 export { failback } from './failback.ts';
 export { failover } from './failover.ts';
 export { failoverPlanned } from './planned.ts';
-export { loadFailover } from './record.ts';
+export { loadFailover, stageDirectory } from './record.ts';
 export { reverse } from './reverse.ts';

@@ -31,29 +31,33 @@ import {
   readAccess,
   sessionSignal,
   withDisks,
-  withLockSoon,
   withOwn,
   withWorkers,
 } from '../open-item.ts';
 import { cycle } from '../ship.ts';
 import { type Tracking, trackedItem, withTracking } from '../tracking.ts';
 import type { PlannedReport, PlannedRequest, Session } from '../types.ts';
-import { bringToWait } from './waiting.ts';
+import { replicateAgain } from './cancel.ts';
+import { withBoth } from './lock.ts';
+import { bringToWait, checkPlace } from './waiting.ts';
 
 /** Stops the owner with all it has in the replica, and brings the disks back if told where. */
 export function failoverPlanned(session: Session, name: string, request: PlannedRequest = {}): Promise<PlannedReport> {
   const item = new LocalItem(session.home, name, session.ports.files);
-  return withLockSoon(session, item, () =>
+  return withBoth(session, item, () =>
     withOwn(session, name, async (own) => {
       const { root } = own.replica.record;
       const hasStopped = isOwner(root, own.state.side) && root.owner.phase === 'synced';
+      const { outDirectory, format = 'vhdx' } = request;
+      // Before the guest is stopped for it.
+      if (outDirectory !== undefined) {
+        await checkPlace(session, item, own.replica.description.disks, { outDirectory, format });
+      }
       const proof = hasStopped ? undefined : await stop(session, own);
       const { replica } = await openOwn(session, item, own.state, own.replica.store);
       const point = latestPoint(replica);
       const stopped = { item: name, pointId: point.id, pointTimeMs: point.timeMs, ...(proof ? { proof } : {}) };
-      if (request.outDirectory === undefined) return stopped;
-      const format = request.format ?? 'vhdx';
-      const { outDirectory } = request;
+      if (outDirectory === undefined) return stopped;
       const waiting = { kind: 'failover', planned: true, point, reference: { name } } as const;
       const failover = await bringToWait(session, item, replica, waiting, { format, outDirectory });
       return { ...stopped, failover };
@@ -72,9 +76,9 @@ export async function stop(session: Session, first: OwnReplica): Promise<Proof> 
     // Most of it goes while the guest still works.
     await shipAll(session, first, tracking);
     const stoppedMs = session.ports.clock.nowMs();
-    await tracking.writes.stop(true);
     let isUncertain = false;
     try {
+      await tracking.writes.stop(true);
       await session.ports.failpoint('planned.after-stop');
       const { pointId } = await cycle(session, await reopen(), tracking.logs);
       await runApply(session, await reopen());
@@ -85,9 +89,9 @@ export async function stop(session: Session, first: OwnReplica): Promise<Proof> 
       await commitStop(session, current, pointId);
       return proof;
     } catch (error) {
-      // A root whose answer was lost may have told the other side that it can begin.
-      const goesOn = !isUncertain || (await reopen()).replica.record.root.owner.phase === 'replicating';
-      if (goesOn) await tracking.writes.stop(false);
+      // A root whose answer was lost may have told the other side that it can begin: another one comes before it, or not at all.
+      if (isUncertain) await replicateAgain(session, await reopen());
+      await tracking.writes.stop(false);
       throw error;
     }
   });

@@ -29,6 +29,8 @@ export interface FailoverRecord {
   readonly planned: boolean;
   /** They are written; else a run that makes them was killed, or goes on. */
   readonly isComplete: boolean;
+  /** A commit was begun: only that one, run again, knows what became of it. */
+  readonly isCommitting: boolean;
   /** The disks were there before and stay, whatever becomes of this. */
   readonly inPlace: boolean;
   /** The disks of this home were the owner's. */
@@ -51,10 +53,17 @@ export function stageDirectory(diskPath: string): string {
   return `${diskPath}.failback`;
 }
 
+/** A file of a test failover. */
+export interface TestDisk {
+  readonly path: string;
+  /** Which file it was when it was complete, as its stamp says; '' before. Another one under its name is not ours. */
+  readonly identity: string;
+}
+
 /** Files of a test failover. */
 export interface TestRecord {
   readonly pointId: string;
-  readonly paths: readonly string[];
+  readonly disks: readonly TestDisk[];
   readonly isComplete: boolean;
   readonly sinceMs: number;
 }
@@ -67,6 +76,7 @@ export async function loadFailover(item: LocalItem, files: FileSystem): Promise<
     kind: json.field('kind').oneOf(['failover', 'failback']),
     planned: json.field('planned').boolean(),
     isComplete: json.field('isComplete').boolean(),
+    isCommitting: json.field('isCommitting').boolean(),
     inPlace: json.field('inPlace').boolean(),
     fromOurs: json.field('fromOurs').boolean(),
     url: json.field('url').string(4096),
@@ -113,10 +123,10 @@ export async function loadTests(item: LocalItem, files: FileSystem): Promise<rea
     .list(TESTS_MAX)
     .map((test) => ({
       pointId: test.field('pointId').string(64),
-      paths: test
-        .field('paths')
+      disks: test
+        .field('disks')
         .list(DISKS_PER_ITEM_MAX)
-        .map((path) => path.string(4096)),
+        .map((disk) => ({ path: disk.field('path').string(4096), identity: disk.field('identity').string(256) })),
       isComplete: test.field('isComplete').boolean(),
       sinceMs: test.field('sinceMs').integer(0, COUNT_MAX),
     }));
@@ -126,7 +136,9 @@ export async function saveTests(item: LocalItem, tests: readonly TestRecord[], f
   const path = join(item.directory, 'tests.json');
   if (tests.length === 0) return files.remove(path);
   await files.makeDirectory(item.directory);
-  const body = { tests: tests.slice(-TESTS_MAX).map((test) => ({ ...test, paths: [...test.paths] })) };
+  const body = {
+    tests: tests.slice(-TESTS_MAX).map((test) => ({ ...test, disks: test.disks.map((disk) => ({ ...disk })) })),
+  };
   await files.replace(path, encode(body));
 }
 

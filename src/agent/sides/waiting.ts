@@ -3,8 +3,10 @@
  * which a kill left are known as ours, made anew by the next run and removed by `cancel`. A file of anybody else is never touched.
  */
 import { resolve } from 'node:path';
+import { bytesEqual } from '../../bytes.ts';
 import { BlockferryError } from '../../errors.ts';
-import { isOwner, type RecoveryPoint, type Replica, SIDE_BYTES } from '../../replica/index.ts';
+import type { FileSystem } from '../../ports.ts';
+import { type DiskDescription, isOwner, type RecoveryPoint, type Replica, SIDE_BYTES } from '../../replica/index.ts';
 import { diskStamp } from '../../tracker/index.ts';
 import type { DiskFormat } from '../../vhd/index.ts';
 import type { LocalItem } from '../local-state.ts';
@@ -17,6 +19,7 @@ import {
   loadTests,
   saveFailover,
   saveTests,
+  type TestDisk,
   type TestRecord,
 } from './record.ts';
 
@@ -33,6 +36,25 @@ export interface Where {
   readonly format: DiskFormat;
 }
 
+/**
+ * Where the disks would go. @throws ILLEGAL_STATE while something waits that must be ended first; OUTPUT_EXISTS for files that
+ * are not what an unfinished run of this left
+ */
+export async function checkPlace(
+  session: Session,
+  item: LocalItem,
+  disks: readonly DiskDescription[],
+  { outDirectory, format }: Where,
+): Promise<readonly string[]> {
+  const before = await loadFailover(item, session.ports.files);
+  if (before?.inPlace || before?.isCommitting) throw waitsAlready(item, before);
+  const paths = outputPaths(disks, resolve(outDirectory), format);
+  // A guest may run on what is complete.
+  const ours = before && !before.isComplete ? before.disks.map(({ path }) => path) : [];
+  await refuseExisting(session, paths, ours);
+  return paths;
+}
+
 /** Writes the disks of a point as new files; from then on they wait, instead of any before them, whose files stay. */
 export async function bringToWait(
   session: Session,
@@ -42,15 +64,11 @@ export async function bringToWait(
   { outDirectory, format }: Where,
 ): Promise<FailoverReport> {
   const { files } = session.ports;
-  const before = await loadFailover(item, files);
-  if (before?.inPlace) throw waitsAlready(item, before);
-  const paths = outputPaths(replica.description.disks, resolve(outDirectory), format);
-  // A guest may run on what is complete.
-  const ours = before && !before.isComplete ? before.disks.map(({ path }) => path) : [];
-  await refuseExisting(session, paths, ours);
+  const paths = await checkPlace(session, item, replica.description.disks, { outDirectory, format });
   const begun = paths.map((path) => ({ path, format, stamp: '' }));
   const record = await makeRecord(session, item, replica, waiting, { inPlace: false, isComplete: false, disks: begun });
   await saveFailover(item, record, files);
+  await forgetTests(session, item, paths);
   for (const path of paths) await files.remove(path);
   const report = await bringBack(session, replica, waiting.point, { outDirectory, format });
   await saveFailover(item, { ...record, isComplete: true, disks: await stamped(session, begun) }, files);
@@ -80,15 +98,41 @@ export async function bringForTest(
   const { files, clock } = session.ports;
   const paths = outputPaths(replica.description.disks, resolve(outDirectory), format);
   const before = await loadTests(item, files);
-  const unfinished = before.filter((each) => !each.isComplete).flatMap((each) => each.paths);
+  const unfinished = before.filter((each) => !each.isComplete).flatMap((each) => each.disks.map(({ path }) => path));
   await refuseExisting(session, paths, unfinished);
-  const test: TestRecord = { pointId: point.id, paths, isComplete: false, sinceMs: clock.nowMs() };
-  const others = before.filter((each) => !each.paths.some((path) => paths.includes(path)));
+  const begun = paths.map((path) => ({ path, identity: '' }));
+  const test: TestRecord = { pointId: point.id, disks: begun, isComplete: false, sinceMs: clock.nowMs() };
+  const others = before.filter((each) => !each.disks.some(({ path }) => paths.includes(path)));
   await saveTests(item, [...others, test], files);
   for (const path of paths) await files.remove(path);
   const report = await bringBack(session, replica, point, { outDirectory, format });
-  await saveTests(item, [...others, { ...test, isComplete: true }], files);
+  const made: TestDisk[] = [];
+  for (const path of paths) made.push({ path, identity: await fileIdentity(path, files) });
+  await saveTests(item, [...others, { ...test, disks: made, isComplete: true }], files);
   return report;
+}
+
+/** Which file this is, under whatever name; '' if it is not there. */
+export async function fileIdentity(path: string, files: FileSystem): Promise<string> {
+  if (!(await files.exists(path))) return '';
+  const file = await files.open(path, 'read');
+  try {
+    return (await file.stamp()).identity;
+  } finally {
+    await file.close();
+  }
+}
+
+/** What is about to wait for a commit is no test any more. */
+async function forgetTests({ ports: { files } }: Session, item: LocalItem, paths: readonly string[]): Promise<void> {
+  const tests = await loadTests(item, files);
+  if (!tests.some(({ disks }) => disks.some(({ path }) => paths.includes(path)))) return;
+  const left = tests.map((test) => ({ ...test, disks: test.disks.filter(({ path }) => !paths.includes(path)) }));
+  await saveTests(
+    item,
+    left.filter(({ disks }) => disks.length > 0),
+    files,
+  );
 }
 
 /** @throws OUTPUT_EXISTS for files that are not of a failover before this one */
@@ -107,10 +151,12 @@ async function refuseExisting(
 }
 
 /** The error of whoever would begin while something waits. */
-export function waitsAlready(item: LocalItem, { kind, point }: FailoverRecord): BlockferryError {
-  return new BlockferryError('ILLEGAL_STATE', `a ${kind} of item "${item.name}" waits for commit or cancel`, {
+export function waitsAlready(item: LocalItem, { kind, point, isCommitting }: FailoverRecord): BlockferryError {
+  const waits = isCommitting ? 'has a commit that was begun' : 'waits for commit or cancel';
+  const cancel = isCommitting ? '' : `, or blockferry cancel ${item.name}`;
+  return new BlockferryError('ILLEGAL_STATE', `a ${kind} of item "${item.name}" ${waits}`, {
     facts: { item: item.name, point: point.id },
-    hint: `end it with: blockferry commit ${item.name}, or blockferry cancel ${item.name}`,
+    hint: `end it with: blockferry commit ${item.name}${cancel}`,
   });
 }
 
@@ -122,9 +168,10 @@ async function makeRecord(
   disks: Pick<FailoverRecord, 'inPlace' | 'isComplete' | 'disks'>,
 ): Promise<FailoverRecord> {
   const { root } = replica.record;
-  const state = 'url' in reference ? undefined : await item.load();
+  const state = await item.find();
+  if (state && !bytesEqual(state.replicaId, replica.description.replicaId)) throw otherItem(item);
   return {
-    ...{ kind, planned, ...disks },
+    ...{ kind, planned, isCommitting: false, ...disks },
     fromOurs: state !== undefined && isOwner(root, state.side),
     url: 'url' in reference ? reference.url : state!.url,
     keys: 'url' in reference ? reference.keys.map(absolute) : [],
@@ -134,6 +181,13 @@ async function makeRecord(
     side: ports.random.bytes(SIDE_BYTES),
     sinceMs: ports.clock.nowMs(),
   };
+}
+
+function otherItem({ name }: LocalItem): BlockferryError {
+  return new BlockferryError('USAGE', `this home has an item "${name}" of another replica`, {
+    facts: { item: name },
+    hint: 'take another --home; with --test nothing waits for a commit, and any home will do',
+  });
 }
 
 async function stamped({ ports }: Session, disks: readonly Omit<BroughtDisk, 'stamp'>[]): Promise<BroughtDisk[]> {

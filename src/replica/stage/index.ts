@@ -19,6 +19,7 @@ export {
 export type { FillCounts } from './stage-fill.ts';
 export {
   discardStage,
+  isHalfLaid,
   type OpenStageOptions,
   openStage,
   Stage,

@@ -215,6 +215,11 @@ function damaged(message: string, facts: Readonly<Record<string, string | number
   });
 }
 
+/** Whether a disk may have part of the chunks of this stage: it is none that anybody should use. */
+export async function isHalfLaid(directory: string, files: FileSystem): Promise<boolean> {
+  return (await readState(directory, files))?.phase === 'complete';
+}
+
 /**
  * Removes a stage, and its folder if nothing else is in it. No error if there is none.
  * @throws LOCAL_STATE while it may be half laid: the disk would stay between two states
