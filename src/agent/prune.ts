@@ -3,6 +3,7 @@ import { Committer, listPins, type Replica, retainPoints } from '../replica/inde
 import { LocalItem } from './local-state.ts';
 import { sessionSignal, withLock, withOwn } from './open-item.ts';
 import { pointsToDrop, type RetentionPolicy } from './policy/index.ts';
+import { loadFailover } from './sides/index.ts';
 import type { PruneReport, Session } from './types.ts';
 
 /** Which points go: those with these ids, or those that a policy has no use for and nobody reads. */
@@ -17,7 +18,7 @@ export async function prune(session: Session, name: string, choice: PruneChoice)
   return withLock(session, item, () =>
     withOwn(session, name, async ({ replica, state, saveAnchor }) => {
       const signal = sessionSignal(session);
-      const drop = 'drop' in choice ? choice.drop : await dropByPolicy(session, replica, choice.policy);
+      const drop = 'drop' in choice ? choice.drop : await dropByPolicy(session, item, replica, choice.policy);
       const committer = new Committer(replica, 'blockferry', saveAnchor, session.ports);
       const { root, dropped } = await retainPoints({ committer, side: state.side, clock, signal }, drop);
       return {
@@ -31,7 +32,15 @@ export async function prune(session: Session, name: string, choice: PruneChoice)
   );
 }
 
-async function dropByPolicy(session: Session, replica: Replica, policy: RetentionPolicy): Promise<ReadonlySet<string>> {
+async function dropByPolicy(
+  session: Session,
+  item: LocalItem,
+  replica: Replica,
+  policy: RetentionPolicy,
+): Promise<ReadonlySet<string>> {
   const { points } = await listPins(replica, session.ports.clock, { signal: sessionSignal(session) });
-  return pointsToDrop(replica.record.root.points, policy, points);
+  // Disks of this home that wait for a commit stand on it.
+  const waiting = await loadFailover(item, session.ports.files);
+  const inUse = waiting ? new Set([...points, waiting.point.id]) : points;
+  return pointsToDrop(replica.record.root.points, policy, inUse);
 }

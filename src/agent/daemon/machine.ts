@@ -290,7 +290,7 @@ export class Machine {
     const state = stateOf(facts);
     this.#seen = { facts, state, atMs: clock.nowMs() };
     this.#forecast.waits(facts.replica?.backlogBytes ?? 0);
-    if (dutyOf(state) !== 'fault' || !('error' in state)) return {};
+    if (dutyOf(state, facts) !== 'fault' || !('error' in state)) return {};
     const { code, message, hint } = state.error;
     throw new BlockferryError(code, message, hint === undefined ? {} : { hint });
   }

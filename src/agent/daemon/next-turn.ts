@@ -48,8 +48,10 @@ const DUTIES: { readonly [Name in LifeStateName]: Duty } = {
   ended: 'none',
 };
 
-export function dutyOf({ state }: LifeState): Duty {
-  return DUTIES[state];
+export function dutyOf(state: LifeState, { replica }: ItemFacts): Duty {
+  // Disks that were brought back and not committed change nothing for an owner that goes on: nobody is left unprotected.
+  const goesOn = replica?.owner.isOurs && replica.owner.phase === 'replicating';
+  return DUTIES[state.state === 'failover-waiting' && goesOn ? state.back : state.state];
 }
 
 export interface Turn {
@@ -69,7 +71,7 @@ export function nextTurn(view: MachineView, nowMs: number): Turn | undefined {
   }
   if (!seen) return { verb: 'observe', dueMs: nowMs };
   const look: Turn = { verb: 'observe', dueMs: later(seen.atMs, config.everyMs, nowMs) };
-  const duty = dutyOf(seen.state);
+  const duty = dutyOf(seen.state, seen.facts);
   // A copy that ended well and did not help is no reason for the next one at once.
   const copyMs = later(record.lastCopyMs, config.everyMs, nowMs);
   if (duty !== 'protect' && lacksTracker(view)) return look;
@@ -106,7 +108,7 @@ export function consistencyAt({ config, record }: MachineView, nowMs: number): '
 
 /** What follows a cycle: folding logs into the base, or retention. A failure of it has a ladder of its own. */
 export function upkeepAt({ config, record, seen }: MachineView, nowMs: number): readonly ('apply' | 'prune')[] {
-  if (!seen || dutyOf(seen.state) !== 'cycle' || isWaiting(record.upkeepFailure, nowMs)) return [];
+  if (!seen || dutyOf(seen.state, seen.facts) !== 'cycle' || isWaiting(record.upkeepFailure, nowMs)) return [];
   const { outstandingLogs = 0, points = 0 } = seen.facts.replica ?? {};
   const isOld = later(record.lastApplyMs, config.apply.ageMs, nowMs) <= nowMs;
   const appliesNow = outstandingLogs >= config.apply.logs || (outstandingLogs > 0 && isOld);

@@ -297,6 +297,23 @@ test('in a state that is a person’s business nothing is done, and its end is n
   await lab.stop();
 });
 
+test('disks that wait for a commit change nothing for an owner that goes on; one that was stopped stays so', async () => {
+  for (const [phase, cycles] of [
+    ['replicating', 12],
+    ['synced', 0],
+  ] as const) {
+    const vm = scripted();
+    const owner = { isOurs: true, phase, epoch: 1, point: 'p3', sinceMs: NOON } as const;
+    const waiting = { kind: 'failover', pointId: 'p3', sinceMs: NOON } as const;
+    vm.facts = { replica: { owner, points: 1, outstandingLogs: 0, backlogBytes: 0 }, waiting };
+    const lab = engineLab(configOf('- name: vm\n    every: 5min'), { machines: new Map([['vm', vm]]) });
+    await lab.pass(HOUR);
+    expect(lab.of('vm', 'ship').length, phase).toBe(cycles);
+    expect(lab.engine.status()[0]).toMatchObject({ state: 'failover-waiting' });
+    await lab.stop();
+  }
+});
+
 test('a machine whose tracker is the agent’s to start waits for it, and goes on as soon as it serves', async () => {
   const vm = scripted();
   const tracking = { mode: 'logging', served: false, stopped: false } as const;
