@@ -84,21 +84,34 @@ const LOCK_WAIT_MS = 30_000;
 const LOCK_POLL_MS = 250;
 
 /** The same for commands that a person gives once: a cycle of the agent that is under way is waited for. */
-export async function withLockSoon<T>(session: Session, item: LocalItem, work: () => Promise<T>): Promise<T> {
-  const { clock } = session.ports;
+export function withLockSoon<T>(session: Session, item: LocalItem, work: () => Promise<T>): Promise<T> {
+  return withLockAt(session, item.directory, `item "${item.name}"`, work);
+}
+
+/** Runs `work` with a lock held, which is waited for. @throws ITEM_LOCKED if it stays with somebody else */
+export async function withLockAt<T>(
+  session: Session,
+  directory: string,
+  what: string,
+  work: () => Promise<T>,
+): Promise<T> {
+  const { clock, files, lock } = session.ports;
+  await files.makeDirectory(directory);
   const untilMs = clock.monotonicMs() + LOCK_WAIT_MS;
-  for (let hasTold = false; ; hasTold = true) {
-    let isRunning = false;
+  let held: ProcessLock | undefined;
+  for (let hasTold = false; !held; hasTold = true) {
     try {
-      return await withLock(session, item, () => {
-        isRunning = true;
-        return work();
-      });
+      held = await lock(directory, what);
     } catch (error) {
-      if (isRunning || !isBlockferryError(error, 'ITEM_LOCKED') || clock.monotonicMs() >= untilMs) throw error;
+      if (!isBlockferryError(error, 'ITEM_LOCKED') || clock.monotonicMs() >= untilMs) throw error;
       if (!hasTold) session.onEvent?.({ type: 'notice', code: 'WAITING', message: `${error.message}; waiting for it` });
       await clock.sleep(LOCK_POLL_MS, sessionSignal(session));
     }
+  }
+  try {
+    return await work();
+  } finally {
+    await held.release();
   }
 }
 

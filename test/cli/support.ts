@@ -1,6 +1,6 @@
 /** Running the built program, and transcripts of what it says. `npm run build` must have been run. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -8,6 +8,9 @@ import { fileURLToPath } from 'node:url';
 import { expect } from 'vitest';
 
 const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+/** Where local state goes unless a test says so: not what another test, or its tester, has there. */
+const HOME = mkdtempSync(join(tmpdir(), 'blockferry-home-'));
+process.on('exit', () => rmSync(HOME, { recursive: true, force: true }));
 const TRANSCRIPTS = fileURLToPath(new URL('./transcripts/', import.meta.url));
 
 export interface RunOptions {
@@ -30,7 +33,7 @@ export function startCli(args: readonly string[], options: RunOptions = {}): Chi
   const { PATH = '', SystemRoot = '' } = process.env;
   return spawn(process.execPath, [MAIN, ...args], {
     cwd: options.cwd,
-    env: { PATH, SystemRoot, HOME: options.cwd ?? tmpdir(), ...options.env },
+    env: { PATH, SystemRoot, HOME: options.cwd ?? HOME, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
 }

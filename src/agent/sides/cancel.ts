@@ -6,7 +6,7 @@ import { type OwnReplica, sessionSignal, withOwn } from '../open-item.ts';
 import { refuseIllegal } from '../refuse.ts';
 import { trackedItem, withTracking } from '../tracking.ts';
 import type { CancelReport, CancelRequest, Session } from '../types.ts';
-import { withBoth, withSides } from './lock.ts';
+import { withBoth, withTests } from './lock.ts';
 import {
   type FailoverRecord,
   loadFailover,
@@ -22,7 +22,7 @@ import { fileIdentity, waitsAlready } from './waiting.ts';
 export function cancel(session: Session, name: string, request: CancelRequest = {}): Promise<CancelReport> {
   const item = new LocalItem(session.home, name, session.ports.files);
   if (request.test) {
-    return withSides(session, item, async () => {
+    return withTests(session, item, async () => {
       return { item: name, removed: await removeTests(session, item), resumed: false };
     });
   }

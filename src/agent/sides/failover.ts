@@ -8,8 +8,8 @@ import { LocalItem } from '../local-state.ts';
 import { withReplica } from '../open-item.ts';
 import type { FailoverReport, FailoverRequest, ReplicaReference, Session } from '../types.ts';
 import { choosePoint } from './bring-back.ts';
-import { withSides } from './lock.ts';
-import { bringForTest, bringToWait } from './waiting.ts';
+import { withOutput } from './lock.ts';
+import { bringForTest, failoverToWait } from './waiting.ts';
 
 /** Brings the disks of a recovery point back, for a test or to take over. */
 export function failover(
@@ -22,10 +22,10 @@ export function failover(
     const planned = request.planned ?? false;
     const point = planned ? stoppedAt(replica) : choosePoint(replica, request.point);
     const where = { outDirectory: request.outDirectory, format: request.format ?? 'vhdx' } as const;
-    return withSides(session, item, () =>
+    return withOutput(session, item, where.outDirectory, () =>
       request.test
         ? bringForTest(session, item, replica, point, where)
-        : bringToWait(session, item, replica, { kind: 'failover', planned, point, reference }, where),
+        : failoverToWait(session, item, replica, { kind: 'failover', planned, point, reference }, where),
     );
   });
 }

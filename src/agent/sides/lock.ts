@@ -1,22 +1,47 @@
-/** One failover, failback, commit or cancel of an item at a time in a home; cycles go on beside them. */
-import { join } from 'node:path';
+/**
+ * Who may change what a home remembers of disks that were brought back. Cycles of the item go on beside all of these.
+ *
+ *     sides/          failover.json: held by commit, cancel and failback to their end, by a failover while it notes something
+ *     sides/tests/    tests.json
+ *     sides/out-…/    one directory that disks are brought back to, for as long as that takes
+ */
+import { createHash } from 'node:crypto';
+import { join, resolve } from 'node:path';
 import type { LocalItem } from '../local-state.ts';
-import { withLockSoon } from '../open-item.ts';
+import { withLockAt, withLockSoon } from '../open-item.ts';
 import type { Session } from '../types.ts';
 
-/** @throws ITEM_LOCKED at once */
-export async function withSides<T>({ ports }: Session, item: LocalItem, work: () => Promise<T>): Promise<T> {
-  const directory = join(item.directory, 'sides');
-  await ports.files.makeDirectory(directory);
-  const lock = await ports.lock(directory, `failover, failback, commit or cancel of item "${item.name}"`);
-  try {
-    return await work();
-  } finally {
-    await lock.release();
-  }
+/** @throws ITEM_LOCKED */
+export function withSides<T>(session: Session, item: LocalItem, work: () => Promise<T>): Promise<T> {
+  const what = `failover, failback, commit or cancel of item "${item.name}"`;
+  return withLockAt(session, join(item.directory, 'sides'), what, work);
 }
 
 /** The same with the item itself, of which a cycle may be under way. */
 export function withBoth<T>(session: Session, item: LocalItem, work: () => Promise<T>): Promise<T> {
   return withSides(session, item, () => withLockSoon(session, item, work));
+}
+
+export function withTests<T>(session: Session, item: LocalItem, work: () => Promise<T>): Promise<T> {
+  return withLockAt(session, join(item.directory, 'sides', 'tests'), `test failovers of item "${item.name}"`, work);
+}
+
+/** @throws ITEM_LOCKED at once: whoever brings disks back to the same directory is not waited for */
+export async function withOutput<T>(
+  { ports }: Session,
+  item: LocalItem,
+  outDirectory: string,
+  work: () => Promise<T>,
+): Promise<T> {
+  const path = resolve(outDirectory);
+  const name = createHash('sha256').update(path).digest('hex').slice(0, 16);
+  const directory = join(item.directory, 'sides', `out-${name}`);
+  await ports.files.makeDirectory(directory);
+  const lock = await ports.lock(directory, `bringing back to ${path}`);
+  try {
+    return await work();
+  } finally {
+    await lock.release();
+    await ports.files.removeTree(directory);
+  }
 }

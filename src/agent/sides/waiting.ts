@@ -4,7 +4,7 @@
  */
 import { resolve } from 'node:path';
 import { bytesEqual } from '../../bytes.ts';
-import { BlockferryError } from '../../errors.ts';
+import { BlockferryError, isBlockferryError } from '../../errors.ts';
 import type { FileSystem } from '../../ports.ts';
 import { type DiskDescription, isOwner, type RecoveryPoint, type Replica, SIDE_BYTES } from '../../replica/index.ts';
 import { diskStamp } from '../../tracker/index.ts';
@@ -12,6 +12,7 @@ import type { DiskFormat } from '../../vhd/index.ts';
 import type { LocalItem } from '../local-state.ts';
 import type { FailoverReport, KeySource, ReplicaReference, Session } from '../types.ts';
 import { bringBack, outputPaths } from './bring-back.ts';
+import { withSides, withTests } from './lock.ts';
 import {
   type BroughtDisk,
   type FailoverRecord,
@@ -56,23 +57,84 @@ export async function checkPlace(
 }
 
 /** Writes the disks of a point as new files; from then on they wait, instead of any before them, whose files stay. */
+export async function failoverToWait(
+  session: Session,
+  item: LocalItem,
+  replica: Replica,
+  waiting: Waiting,
+  where: Where,
+): Promise<FailoverReport> {
+  const record = await beginIfPossible(session, item, replica, waiting, where);
+  const report = await bringBack(session, replica, waiting.point, where);
+  if (!record) return report;
+  const disks = await stamped(session, record.disks);
+  await withSides(session, item, () => complete(session, item, { ...record, isComplete: true, disks }));
+  return report;
+}
+
+/** On the worst day disks come back whatever this home remembers; undefined where they cannot be committed from it. */
+async function beginIfPossible(
+  session: Session,
+  item: LocalItem,
+  replica: Replica,
+  waiting: Waiting,
+  where: Where,
+): Promise<FailoverRecord | undefined> {
+  try {
+    if (!(await isOfAnother(item, replica))) {
+      return await withSides(session, item, () => begin(session, item, replica, waiting, where));
+    }
+    notRemembered(session, `this home has an item "${item.name}" of another replica`);
+  } catch (error) {
+    if (!isBlockferryError(error, 'LOCAL_STATE')) throw error;
+    notRemembered(session, error.message);
+  }
+  return undefined;
+}
+
+function notRemembered(session: Session, why: string): void {
+  const message = `what is brought back cannot be committed from this home: ${why}`;
+  session.onEvent?.({ type: 'notice', code: 'NOT_REMEMBERED', message });
+}
+
+/** The same for who holds the lock already. */
 export async function bringToWait(
   session: Session,
   item: LocalItem,
   replica: Replica,
   waiting: Waiting,
-  { outDirectory, format }: Where,
+  where: Where,
 ): Promise<FailoverReport> {
-  const { files } = session.ports;
-  const paths = await checkPlace(session, item, replica.description.disks, { outDirectory, format });
-  const begun = paths.map((path) => ({ path, format, stamp: '' }));
-  const record = await makeRecord(session, item, replica, waiting, { inPlace: false, isComplete: false, disks: begun });
-  await saveFailover(item, record, files);
-  await forgetTests(session, item, paths);
-  for (const path of paths) await files.remove(path);
-  const report = await bringBack(session, replica, waiting.point, { outDirectory, format });
-  await saveFailover(item, { ...record, isComplete: true, disks: await stamped(session, begun) }, files);
+  const record = await begin(session, item, replica, waiting, where);
+  const report = await bringBack(session, replica, waiting.point, where);
+  await complete(session, item, { ...record, isComplete: true, disks: await stamped(session, record.disks) });
   return report;
+}
+
+/** Notes what is about to be made, and clears the place of what an unfinished run left there. */
+async function begin(
+  session: Session,
+  item: LocalItem,
+  replica: Replica,
+  waiting: Waiting,
+  where: Where,
+): Promise<FailoverRecord> {
+  const { files } = session.ports;
+  const paths = await checkPlace(session, item, replica.description.disks, where);
+  const disks = paths.map((path) => ({ path, format: where.format, stamp: '' }));
+  const record = await makeRecord(session, item, replica, waiting, { inPlace: false, isComplete: false, disks });
+  await saveFailover(item, record, files);
+  await withTests(session, item, () => forgetTests(session, item, paths));
+  for (const path of paths) await files.remove(path);
+  return record;
+}
+
+/** From here on they wait, unless somebody cancelled them, or had others wait, while they were made. */
+async function complete(session: Session, item: LocalItem, record: FailoverRecord): Promise<void> {
+  const { files } = session.ports;
+  const now = await loadFailover(item, files);
+  if (now && bytesEqual(now.side, record.side)) return saveFailover(item, record, files);
+  notRemembered(session, now ? 'others were brought back meanwhile' : 'they were cancelled meanwhile');
 }
 
 /** Notes that disks which were there before have become those of a point. */
@@ -97,18 +159,24 @@ export async function bringForTest(
 ): Promise<FailoverReport> {
   const { files, clock } = session.ports;
   const paths = outputPaths(replica.description.disks, resolve(outDirectory), format);
-  const before = await loadTests(item, files);
-  const unfinished = before.filter((each) => !each.isComplete).flatMap((each) => each.disks.map(({ path }) => path));
-  await refuseExisting(session, paths, unfinished);
+  const save = async (test: TestRecord): Promise<void> => {
+    const tests = await loadTests(item, files);
+    const others = tests.filter(({ disks }) => !disks.some(({ path }) => paths.includes(path)));
+    await saveTests(item, [...others, test], files);
+  };
   const begun = paths.map((path) => ({ path, identity: '' }));
   const test: TestRecord = { pointId: point.id, disks: begun, isComplete: false, sinceMs: clock.nowMs() };
-  const others = before.filter((each) => !each.disks.some(({ path }) => paths.includes(path)));
-  await saveTests(item, [...others, test], files);
-  for (const path of paths) await files.remove(path);
+  await withTests(session, item, async () => {
+    const unfinished = (await loadTests(item, files)).filter((each) => !each.isComplete);
+    const ours = unfinished.flatMap(({ disks }) => disks.map(({ path }) => path));
+    await refuseExisting(session, paths, ours);
+    await save(test);
+    for (const path of paths) await files.remove(path);
+  });
   const report = await bringBack(session, replica, point, { outDirectory, format });
   const made: TestDisk[] = [];
   for (const path of paths) made.push({ path, identity: await fileIdentity(path, files) });
-  await saveTests(item, [...others, { ...test, disks: made, isComplete: true }], files);
+  await withTests(session, item, () => save({ ...test, disks: made, isComplete: true }));
   return report;
 }
 
@@ -169,7 +237,6 @@ async function makeRecord(
 ): Promise<FailoverRecord> {
   const { root } = replica.record;
   const state = await item.find();
-  if (state && !bytesEqual(state.replicaId, replica.description.replicaId)) throw otherItem(item);
   return {
     ...{ kind, planned, isCommitting: false, ...disks },
     fromOurs: state !== undefined && isOwner(root, state.side),
@@ -183,11 +250,9 @@ async function makeRecord(
   };
 }
 
-function otherItem({ name }: LocalItem): BlockferryError {
-  return new BlockferryError('USAGE', `this home has an item "${name}" of another replica`, {
-    facts: { item: name },
-    hint: 'take another --home; with --test nothing waits for a commit, and any home will do',
-  });
+async function isOfAnother(item: LocalItem, { description }: Replica): Promise<boolean> {
+  const state = await item.find();
+  return state !== undefined && !bytesEqual(state.replicaId, description.replicaId);
 }
 
 async function stamped({ ports }: Session, disks: readonly Omit<BroughtDisk, 'stamp'>[]): Promise<BroughtDisk[]> {
