@@ -44,10 +44,12 @@ async function crashAt(
 describe.each(['sealed', 'raw'] as const)('killed at every failpoint, layout %s', (layout) => {
   const names = FAILPOINT_NAMES.filter((name) => !ELSEWHERE.includes(name));
 
+  // Which points a copy comes by is no matter of the layout; what a resync overwrites is.
+  const ofFirstCopy = layout === 'sealed' ? names.filter((n) => !LATER_ONLY.includes(n)) : FIRST_ONLY;
   it('the first copy resumes', { timeout: 300_000 }, async () => {
     const lineage = await Lineage.begin({ url, layout, seed: 1, diskMib: 40 });
     try {
-      for (const name of names.filter((n) => !LATER_ONLY.includes(n))) {
+      for (const name of ofFirstCopy) {
         const killed = await crashAt(lineage, 'protect', name, 1);
         // Others may find nothing left to do, once a run was killed behind its commit; the resync below reaches them.
         if (FIRST_ONLY.includes(name)) expect(killed, name).toBe(true);

@@ -11,7 +11,7 @@ import { CMD, NbdClient } from '../support/nbd-client.ts';
 import { type RunningTracker, startTracker } from '../support/tracker.ts';
 
 const SECTOR = 512;
-const CYCLES = 6;
+const CYCLES = 4;
 
 let directory: string;
 const running: RunningTracker[] = [];
