@@ -268,7 +268,7 @@ describe.skipIf(missing)('a planned failover', () => {
     await sides.serve('a', async (tracker) => {
       // Past the tracker, which is what the proof is for.
       await qemuIo(sides.disks[0]!, ['write -P 0x99 7M 4k', 'flush']);
-      await sides.refuse('a', ['failover', 'vm', '--planned'], 1, '1 chunks differ from the replica');
+      await sides.refuse('a', ['failover', 'vm', '--planned'], 1, 'chunk 112 at offset 7340032 is not that of point');
       await sides.write(tracker, ['write -P 0x66 6M 64k']);
     });
   });

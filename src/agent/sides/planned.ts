@@ -8,16 +8,14 @@ import { join } from 'node:path';
 import { BlockferryError, isBlockferryError } from '../../errors.ts';
 import {
   assertReplicating,
-  baselineOf,
   Committer,
-  compareDisk,
   encodeProof,
-  FrozenDisk,
   isOwner,
   isProcessed,
   makeProof,
   type Proof,
   proofKey,
+  proveDisk,
   type RecoveryPoint,
 } from '../../replica/index.ts';
 import type { VirtualDisk } from '../../vhd/index.ts';
@@ -125,7 +123,7 @@ async function prove(
     });
   }
   const compare = (sources: readonly VirtualDisk[]): Promise<readonly number[]> =>
-    compareAll(session, own, sources, point);
+    proveAll(session, own, sources, point);
   const readBytes =
     tracking.kind === 'served'
       ? await withServedDisks(session, tracking.client, replica.description.disks.length, compare)
@@ -139,35 +137,24 @@ async function prove(
 }
 
 /** Bytes that were read of each disk. @throws DISK_DIFFERS */
-function compareAll(
+function proveAll(
   session: Session,
   { replica }: OwnReplica,
-  sources: readonly VirtualDisk[],
+  targets: readonly VirtualDisk[],
   point: RecoveryPoint,
 ): Promise<readonly number[]> {
-  const baseline = baselineOf(replica.record.root, point);
   return withWorkers(session, replica, async (pool) => {
     const read: number[] = [];
-    for (const [disk, source] of sources.entries()) {
-      const { tree, description } = new FrozenDisk(replica, disk, baseline.disks[disk]!, readAccess(session));
-      const { chunkBytes, id, virtualSizeBytes } = description;
+    for (const [disk, target] of targets.entries()) {
+      const { id, virtualSizeBytes } = replica.description.disks[disk]!;
       const onProgress = (doneBytes: number): void => {
         const progress = { phase: 'prove', disk: id, doneBytes, totalBytes: virtualSizeBytes } as const;
         session.onEvent?.({ type: 'progress', ...progress, transferredBytes: 0 });
       };
-      const signal = sessionSignal(session);
-      const counts = await compareDisk({ source, disk, chunkBytes, tree, pool, signal, onProgress });
-      if (counts.differingChunks > 0) throw differs(source, counts.differingChunks);
-      read.push(counts.readBytes);
+      const access = readAccess(session);
+      read.push((await proveDisk({ replica, point, disk, target, pool, access, onProgress })).readBytes);
     }
     return read;
-  });
-}
-
-function differs({ info: { chain } }: VirtualDisk, chunks: number): BlockferryError {
-  return new BlockferryError('DISK_DIFFERS', `${chain[0]}: ${chunks} chunks differ from the replica`, {
-    facts: { source: chain[0] ?? '', chunks },
-    hint: 'something wrote to the disk beside the tracker; run blockferry resync, then the planned failover again',
   });
 }
 

@@ -248,7 +248,7 @@ function differs({ info }: VirtualDisk, chunk: number, chunkBytes: number, point
     `${source}: chunk ${chunk} at offset ${offset} is not that of point ${point.id}`,
     {
       facts: { source, chunk, offset, point: point.id, rule: 'each chunk has the fingerprint of the manifest' },
-      hint: 'see that nothing else writes to the disk, then run the command again',
+      hint: 'see that nothing else writes to the disk, bring it and the replica together with resync (or failback), then try again',
     },
   );
 }
