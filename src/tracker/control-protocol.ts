@@ -4,10 +4,11 @@
  * anyway: it lies in the item's directory, for its owner alone.
  */
 import { createHash } from 'node:crypto';
-import type { Socket } from 'node:net';
+import type { Server, Socket } from 'node:net';
 import { join } from 'node:path';
 import { BlockferryError } from '../errors.ts';
 import { CONTROL_LINE_BYTES_MAX, SOCKET_PATH_BYTES_MAX } from '../limits.ts';
+import type { FileSystem } from '../ports.ts';
 import type { ChunkRun } from '../replica/index.ts';
 import type { DiskInfo, Extent } from '../vhd/index.ts';
 import type { ClosedLog } from './disk-logs.ts';
@@ -88,6 +89,18 @@ export function localSocketPath(directory: string, name: string): string {
     `${path}: a socket path has at most ${SOCKET_PATH_BYTES_MAX} bytes, this has ${lengthBytes}`,
     { facts: { path, lengthBytes }, hint: 'choose a shorter --home, or a shorter name for the item' },
   );
+}
+
+/** Whoever listens holds a lock, so a socket that lies there is a dead one's. */
+export async function listenLocally(server: Server, path: string, files: FileSystem): Promise<void> {
+  if (process.platform !== 'win32') await files.remove(path);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(path, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
 }
 
 /** Calls `onLine` for every line; one that is too long ends the connection. */

@@ -6,7 +6,7 @@ import { DISKS_PER_ITEM_MAX } from '../limits.ts';
 import type { Clock, FileSystem } from '../ports.ts';
 import { JsonReader } from '../replica/index.ts';
 import type { Extent } from '../vhd/index.ts';
-import { type ControlCalls, type ControlName, readLines, type WireExtent } from './control-protocol.ts';
+import { type ControlCalls, type ControlName, listenLocally, readLines, type WireExtent } from './control-protocol.ts';
 import { HeldBarrier, HOLD_MS_MAX } from './held-barrier.ts';
 import type { ItemTracker } from './item-tracker.ts';
 
@@ -92,16 +92,8 @@ export class ControlServer {
     this.#server = createServer((socket) => this.#accept(socket));
   }
 
-  /** The item's lock is held, so a socket that lies there is a dead tracker's. */
-  async listen(path: string, files: FileSystem): Promise<void> {
-    if (process.platform !== 'win32') await files.remove(path);
-    await new Promise<void>((resolve, reject) => {
-      this.#server.once('error', reject);
-      this.#server.listen(path, () => {
-        this.#server.off('error', reject);
-        resolve();
-      });
-    });
+  listen(path: string, files: FileSystem): Promise<void> {
+    return listenLocally(this.#server, path, files);
   }
 
   /** Lets what was asked be answered, then ends all connections. */

@@ -1,6 +1,6 @@
 /** The door of the tracker: track the disks of an item, serve them, and talk to a tracker that runs elsewhere. */
 export { ControlClient } from './control-client.ts';
-export { controlPath, defaultNbdPath, localSocketPath, readLines } from './control-protocol.ts';
+export { controlPath, defaultNbdPath, listenLocally, localSocketPath, readLines } from './control-protocol.ts';
 export { ControlServer } from './control-server.ts';
 export type { ClosedLog } from './disk-logs.ts';
 export type { DiskTrackerStatus, TrackerStatus } from './forecast.ts';

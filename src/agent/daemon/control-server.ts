@@ -4,7 +4,7 @@ import { BlockferryError, isBlockferryError, toWire } from '../../errors.ts';
 import { AGENT_CLIENTS_MAX, AGENT_LINE_BYTES_MAX, AGENT_UNREAD_BYTES_MAX } from '../../limits.ts';
 import type { FileSystem } from '../../ports.ts';
 import { JsonReader } from '../../replica/index.ts';
-import { readLines } from '../../tracker/index.ts';
+import { listenLocally, readLines } from '../../tracker/index.ts';
 import type { AgentCall, AgentCalls } from './control-protocol.ts';
 import type { Agent } from './start-agent.ts';
 import type { AgentEvent } from './types.ts';
@@ -46,16 +46,8 @@ export class AgentControlServer {
     this.#server.maxConnections = AGENT_CLIENTS_MAX;
   }
 
-  /** The lock of the agent is held, so a socket that lies there is a dead one's. */
-  async listen(path: string, files: FileSystem): Promise<void> {
-    if (process.platform !== 'win32') await files.remove(path);
-    await new Promise<void>((resolve, reject) => {
-      this.#server.once('error', reject);
-      this.#server.listen(path, () => {
-        this.#server.off('error', reject);
-        resolve();
-      });
-    });
+  listen(path: string, files: FileSystem): Promise<void> {
+    return listenLocally(this.#server, path, files);
   }
 
   /** Passes an event to all who asked for them. */
