@@ -19,6 +19,7 @@ const MEASURED: ReadonlySet<ReasonCode> = new Set<ReasonCode>([
   'UPLOAD_STUCK',
   'UPLOAD_SLOW',
   'RPO_EXCEEDED',
+  'GROUP_APART',
   'CYCLES_MISSED',
   'LATENCY_HIGH',
 ]);

@@ -3,7 +3,7 @@
  *
  * The moment is shared or not made: nothing is committed before every item has rotated. After that each commits its own point.
  */
-import { BlockferryError } from '../errors.ts';
+import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { GROUP_ITEMS_MAX } from '../limits.ts';
 import { assertReplicating } from '../replica/index.ts';
 import type { Rotation } from '../tracker/index.ts';
@@ -17,7 +17,7 @@ const GROUP_ID_BYTES = 16;
 
 /**
  * Ships what these items logged up to one moment; reports in the order of the names.
- * @throws BARRIER_LOST where they did not come to rest together, and what a single ship throws
+ * @throws BARRIER_LOST where they did not come to rest together, and what a single ship throws; `facts.item` says of which
  */
 export async function shipTogether(
   session: Session,
@@ -27,7 +27,7 @@ export async function shipTogether(
   checkNames(names);
   if (names.length === 1) return [await ship(session, names[0]!, request)];
   return withMembers(session, names, [], async (members) => {
-    for (const { own } of members) assertReplicating(own.replica.record.root, own.state.side);
+    for (const member of members) assertMayShip(member);
     const rotate = (): Promise<readonly Rotation[]> => rotateTogether(session, members);
     const rotations = request.consistency === 'app' ? await frozen(session, request, rotate) : await rotate();
     const group = Buffer.from(session.ports.random.bytes(GROUP_ID_BYTES)).toString('hex');
@@ -35,8 +35,8 @@ export async function shipTogether(
       members.map((member, i) => shipRotated(session, member, rotations[i]!, request, group)),
     );
     // Those that were committed stay; what failed goes with the next cycle of its item.
-    return shipped.map((result) => {
-      if (result.status === 'rejected') throw result.reason;
+    return shipped.map((result, i) => {
+      if (result.status === 'rejected') throw ofMember(names[i]!, result.reason);
       return result.value;
     });
   });
@@ -59,16 +59,44 @@ async function withMembers<T>(
   work: (members: readonly Member[]) => Promise<T>,
 ): Promise<T> {
   if (name === undefined) return work(members);
-  return withMember(session, name, (member) => withMembers(session, rest, [...members, member], work));
+  let isOpen = false;
+  try {
+    return await withMember(session, name, (member) => {
+      isOpen = true;
+      return withMembers(session, rest, [...members, member], work);
+    });
+  } catch (error) {
+    throw isOpen ? error : ofMember(name, error);
+  }
+}
+
+/** The same error, which says whose it is. */
+function ofMember(item: string, error: unknown): unknown {
+  if (!isBlockferryError(error) || error.area === 'aborted') return error;
+  const { code, message, facts, hint, retryable } = error;
+  return new BlockferryError(code, `${item}: ${message}`, {
+    facts: { ...facts, item },
+    ...(hint === undefined ? {} : { hint }),
+    retryable,
+    cause: error,
+  });
+}
+
+function assertMayShip({ own: { replica, state, item } }: Member): void {
+  try {
+    assertReplicating(replica.record.root, state.side);
+  } catch (error) {
+    throw ofMember(item.name, error);
+  }
 }
 
 async function rotateTogether({ ports }: Session, members: readonly Member[]): Promise<readonly Rotation[]> {
   const holding = await Promise.allSettled(members.map(({ own, logs }) => logs.hold(headsOf(own), HOLD_MS)));
   const held = holding.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
-  const failed = holding.find((result) => result.status === 'rejected');
-  if (failed) {
+  const failed = holding.findIndex((result) => result.status === 'rejected');
+  if (failed >= 0) {
     await releaseAll(held);
-    throw failed.reason;
+    throw ofMember(members[failed]!.own.item.name, (holding[failed] as PromiseRejectedResult).reason);
   }
   const timeMs = ports.clock.nowMs();
   return Promise.all(held.map((each) => each.rotate(timeMs)));

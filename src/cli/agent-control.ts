@@ -83,10 +83,11 @@ function addNamed(
   add(agent, start, verb, summary, body, true);
 }
 
-function statusLines({ home, config, startedMs, machines }: AgentStatus): string[] {
+function statusLines({ home, config, startedMs, machines, groups }: AgentStatus): string[] {
   return [
     `agent of ${home}, ${config}, since ${formatTime(startedMs)}, ${count(machines.length, 'machine')}`,
     ...machines.flatMap(machineLines),
+    ...groups.flatMap(groupLines),
   ];
 }
 
@@ -104,6 +105,21 @@ function machineLines(machine: MachineStatus): string[] {
     `  waiting:   ${formatBytes(backlogBytes)} to ship, ${count(outstandingLogs, 'log')} to apply`,
   );
   return lines;
+}
+
+function groupLines({
+  name,
+  machines,
+  nextMs,
+  lastMomentMs,
+  isApart,
+  trouble,
+}: AgentStatus['groups'][number]): string[] {
+  const lines = [`group ${name}: ${machines.join(', ')}${isApart ? ', each by itself' : ''}`];
+  if (lastMomentMs !== undefined) lines.push(`  newest:    ${formatTime(lastMomentMs)}`);
+  if (trouble)
+    lines.push(`  failed:    ${trouble.count} times since ${formatTime(trouble.firstMs)}: ${trouble.message}`);
+  return [...lines, `  next:      ${formatTime(nextMs)}`];
 }
 
 function eventLine(event: AgentEvent): string {

@@ -30,6 +30,8 @@ function levelOf(event: AgentEvent): Level {
       return 'error';
     case 'operation-failed':
       return event.recoverable ? 'warn' : 'error';
+    case 'group-failed':
+      return 'warn';
     case 'operation-started':
       return 'debug';
     case 'health-changed':
@@ -70,6 +72,12 @@ function textOf(event: AgentEvent): string {
       return `${event.machine}: tracker ${event.what}: ${event.message}`;
     case 'notice':
       return `${event.machine}: ${event.message}`;
+    case 'group-shipped':
+      return `group ${event.group}: its machines share a moment`;
+    case 'group-failed':
+      return `group ${event.group}: no common moment: ${event.message}`;
+    case 'group-notice':
+      return `group ${event.group}: ${event.message}`;
     case 'config-refused':
       return `the configuration is refused: ${event.message}`;
     case 'config-reloaded':

@@ -2,11 +2,12 @@
  * Points of several machines at one moment, with the real program: a client writes the same counter to one machine and then to
  * the other, over and over; at no moment may the second be ahead, or behind by more than the one write under way.
  */
-import { mkdtemp, open, rm } from 'node:fs/promises';
+import { mkdtemp, open, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { records, runCli } from '../cli/support.ts';
+import { type RunningAgent, startAgentProcess } from '../support/agent.ts';
 import { CMD, NbdClient } from '../support/nbd-client.ts';
 import { type RunningTracker, startTracker } from '../support/tracker.ts';
 
@@ -29,11 +30,16 @@ async function cli(args: readonly string[], code = 0): Promise<Record<string, un
   return records(result);
 }
 
-async function protect(name: string): Promise<void> {
+async function makeDisk(name: string): Promise<string> {
   const disk = join(directory, `${name}.raw`);
   const file = await open(disk, 'w');
   await file.truncate(8 << 20);
   await file.close();
+  return disk;
+}
+
+async function protect(name: string): Promise<void> {
+  const disk = await makeDisk(name);
   await cli(['protect', name, disk, '--to', `file://${join(directory, 'store', name)}`, '--chunk-size', '64KiB']);
 }
 
@@ -114,4 +120,37 @@ test('are not made where one machine cannot: nobody rotates, and every guest goe
   expect((await cli(['points', 'web'])).length).toBe(1);
   expect(await cli(['ship', 'web'])).toMatchObject([{ logs: 1, dataBytes: SECTOR }]);
   await cli(['ship', 'web', 'web'], 2);
+});
+
+test('are made on schedule by the agent, and where one machine cannot, the other keeps its own', async () => {
+  for (const name of ['web', 'db']) await makeDisk(name);
+  const config = join(directory, 'agent.yaml');
+  const machine = (name: string): string =>
+    `  - { name: ${name}, disks: [${name}.raw], to: "file://${directory}/store/${name}", chunk-size: 64KiB, low-space: tell }`;
+  const group = 'groups: [{ name: shop, machines: [web, db], every: 1s }]';
+  await writeFile(config, ['home: home', group, 'machines:', machine('web'), machine('db'), ''].join('\n'));
+  const agent: RunningAgent = await startAgentProcess(config);
+  try {
+    // The first copies come first, each by itself.
+    for (let moment = 0, from = 0; moment < 2; moment += 1) {
+      from = agent.events.indexOf(await agent.until(({ type }) => type === 'group-shipped', from)) + 1;
+    }
+    const [web, db] = [await cli(['points', 'web']), await cli(['points', 'db'])];
+    const shared = web.filter(({ group: id }) => id !== undefined && db.some((point) => point['group'] === id));
+    expect(shared.length).toBeGreaterThanOrEqual(2);
+    for (const { group: id, time } of shared) {
+      expect(db.find((point) => point['group'] === id)).toMatchObject({ time });
+    }
+    expect((await runCli(['agent', 'pause', 'db', '--config', config])).code).toBe(0);
+    expect(await agent.until(({ type }) => type === 'group-failed')).toMatchObject({
+      group: 'shop',
+      message: 'db: an operator paused it',
+    });
+    expect((await runCli(['agent', 'resume', 'db', '--config', config])).code).toBe(0);
+    await agent.until(({ type }) => type === 'group-shipped', agent.events.length);
+    const { stdout } = await runCli(['agent', 'status', '--config', config]);
+    expect(stdout).toMatch(/group shop: web, db\n/);
+  } finally {
+    expect(await agent.end('SIGTERM'), agent.talk()).toBe(0);
+  }
 });

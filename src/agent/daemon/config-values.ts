@@ -1,4 +1,5 @@
 /** Values of the configuration file that are written as text: spans of time, moments, addresses. */
+import { isSafeFileName } from '../../replica/index.ts';
 
 const UNITS: Readonly<Record<string, number>> = {
   ms: 1,
@@ -47,4 +48,10 @@ export function parseLoopback(text: string): { readonly host: string; readonly p
   if (!match || port > 65_535) throw new RangeError(`"${text}" is no address; write for example 127.0.0.1:9464`);
   if (host === '::1' || host === 'localhost' || /^127\.\d+\.\d+\.\d+$/.test(host)) return { host, port };
   throw new RangeError(`"${host}" is not the loopback; use 127.0.0.1 or ::1, and a proxy with a password for others`);
+}
+
+/** Of a machine or a group; it names files. */
+export function parseName(text: string): string {
+  if (isSafeFileName(text) && text.length <= 128) return text;
+  throw new RangeError(`"${text}" is no name; use letters, digits, blanks, dots, hyphens and underscores`);
 }

@@ -6,7 +6,7 @@ import { dirname, isAbsolute, resolve } from 'node:path';
 import { parseSize } from '../../bytes.ts';
 import { checkChunkBytes } from '../../chunker/index.ts';
 import { DISKS_PER_ITEM_MAX, KEY_SLOTS_MAX, MACHINES_MAX, SHIPPED_LOGS_MAX } from '../../limits.ts';
-import { isSafeFileName, POINTS_KEPT } from '../../replica/index.ts';
+import { POINTS_KEPT } from '../../replica/index.ts';
 import {
   type BandwidthProfile,
   type DailyWindow,
@@ -20,9 +20,10 @@ import {
 } from '../policy/index.ts';
 import { LANES_MAX } from '../transfer-limits.ts';
 import type { KeySource } from '../types.ts';
+import { checkMembers, groupOf, type ReadGroup, readAppConsistent, readGroups } from './config-groups.ts';
 import { type ConfigMap, type ConfigValue, readConfigText } from './config-reader.ts';
-import { durationBetween, parseDuration, parseLoopback, parseMoment } from './config-values.ts';
-import { type AgentConfig, type AppConsistency, LOG_LEVELS, type MachineConfig } from './types.ts';
+import { durationBetween, parseDuration, parseLoopback, parseMoment, parseName } from './config-values.ts';
+import { type AgentConfig, LOG_LEVELS, type MachineConfig } from './types.ts';
 
 const AGENT_KEYS = [
   'home',
@@ -34,6 +35,7 @@ const AGENT_KEYS = [
   'connection-string-file',
   'defaults',
   'machines',
+  'groups',
 ];
 /** What every machine says for itself. */
 const OWN_KEYS = ['name', 'disks', 'to'];
@@ -64,7 +66,6 @@ const SECRETS: Readonly<Record<string, string>> = {
 };
 
 const EVERY_MS_DEFAULT = parseDuration('5min');
-const FREEZE_MS_DEFAULT = parseDuration('30s');
 const APPLY_DEFAULT: MachineConfig['apply'] = { logs: 32, ageMs: parseDuration('1h') };
 const RPO_MS_LEAST = parseDuration('15min');
 const RPO_CYCLES = 3;
@@ -85,6 +86,7 @@ function readAgent(map: ConfigMap, path: string): AgentConfig {
   const directory = dirname(path);
   const zone = map.get('time-zone')?.parse(parseZone) ?? localZone();
   const setting: Setting = { directory, zone };
+  const groups = readGroups(map.get('groups'));
   const home = map.get('home')?.parse((text) => resolve(directory, text));
   const metrics = map.get('metrics')?.parse(parseLoopback);
   const connectionStringFile = map.get('connection-string-file')?.parse((text) => resolve(directory, text));
@@ -97,11 +99,12 @@ function readAgent(map: ConfigMap, path: string): AgentConfig {
     ...(metrics === undefined ? {} : { metrics }),
     log: map.get('log')?.oneOf(LOG_LEVELS) ?? 'info',
     ...(connectionStringFile === undefined ? {} : { connectionStringFile }),
-    machines: readMachines(map, setting),
+    machines: readMachines(map, setting, groups),
+    groups: groups.map(({ config }) => config),
   };
 }
 
-function readMachines(map: ConfigMap, setting: Setting): readonly MachineConfig[] {
+function readMachines(map: ConfigMap, setting: Setting, groups: readonly ReadGroup[]): readonly MachineConfig[] {
   const defaults = map.get('defaults')?.map(SHARED_KEYS, SECRETS);
   const machines: MachineConfig[] = [];
   const list = map.need('machines');
@@ -109,26 +112,29 @@ function readMachines(map: ConfigMap, setting: Setting): readonly MachineConfig[
   if (list && values.length === 0) list.fail('names no machine');
   for (const value of values) {
     const own = value.map([...OWN_KEYS, ...SHARED_KEYS], SECRETS);
-    const machine = readMachine(own, own.over(defaults), setting);
+    const machine = readMachine(own, own.over(defaults), setting, groups);
     // Names of items are names of folders, which some systems do not tell apart by case.
     const isSame = ({ name }: MachineConfig): boolean => name.toLowerCase() === machine.name.toLowerCase();
     if (machine.name !== '' && machines.some(isSame)) own.get('name')?.fail(`is "${machine.name}" again`);
     machines.push(machine);
   }
+  checkMembers(groups, machines);
   return machines;
 }
 
-function readMachine(own: ConfigMap, map: ConfigMap, setting: Setting): MachineConfig {
+function readMachine(own: ConfigMap, map: ConfigMap, setting: Setting, groups: readonly ReadGroup[]): MachineConfig {
   const { directory, zone } = setting;
-  const everyMs = map.get('every')?.parse(durationBetween('1s', '1d')) ?? EVERY_MS_DEFAULT;
-  const appConsistent = map.get('app-consistent');
+  const name = own.need('name')?.parse(parseName) ?? '';
+  const group = groupOf(own, name, groups);
+  const everyMs = group?.everyMs ?? map.get('every')?.parse(durationBetween('1s', '1d')) ?? EVERY_MS_DEFAULT;
+  const appConsistent = group ? undefined : map.get('app-consistent');
   const layout = map.get('layout')?.oneOf(['sealed', 'raw']);
   const chunkBytes = map.get('chunk-size')?.parse(parseChunkBytes);
   const compression = map.get('compression')?.oneOf(['lz4', 'zstd', 'none']);
   const firstCopyAtMs = map.get('first-copy-at')?.parse(parseMoment);
   const serve = map.get('serve')?.map(['listen']).need('listen')?.parse(parseListen);
   return {
-    name: own.need('name')?.parse(parseName) ?? '',
+    name,
     disks: readDisks(own.need('disks'), directory),
     url: own.need('to')?.parse(parseUrl) ?? '',
     ...(layout === undefined ? {} : { layout }),
@@ -146,6 +152,7 @@ function readMachine(own: ConfigMap, map: ConfigMap, setting: Setting): MachineC
       map.get('rpo-threshold')?.parse(durationBetween('1s', '30d')) ?? Math.max(RPO_MS_LEAST, RPO_CYCLES * everyMs),
     lowSpace: map.get('low-space')?.oneOf(['act', 'tell']) ?? 'act',
     ...(serve === undefined ? {} : { serve: { listen: serve } }),
+    ...(group ? { group: group.name } : {}),
   };
 }
 
@@ -167,18 +174,6 @@ function readKeys(map: ConfigMap, directory: string): readonly KeySource[] {
       return path === undefined ? [] : [{ type, path }];
     }),
   );
-}
-
-function readAppConsistent(value: ConfigValue, cycleMs: number): AppConsistency {
-  const map = value.map(['every', 'freeze', 'thaw', 'timeout']);
-  const everyMs = map.need('every')?.parse(durationBetween('1s', '30d')) ?? cycleMs;
-  if (everyMs < cycleMs) map.get('every')?.fail('is shorter than a cycle');
-  const freeze = map.get('freeze')?.text();
-  const thaw = map.get('thaw')?.text();
-  if ((freeze === undefined) !== (thaw === undefined)) value.fail('needs "freeze" and "thaw" together');
-  const timeoutMs = map.get('timeout')?.parse(durationBetween('1s', '1h')) ?? FREEZE_MS_DEFAULT;
-  const commands = freeze === undefined || thaw === undefined ? {} : { freeze, thaw };
-  return { everyMs, ...commands, timeoutMs };
 }
 
 /** `manual`, `18:30-06:00`, or a map that names days too. */
@@ -255,11 +250,6 @@ function readLanes(value: ConfigValue | undefined): MachineConfig['lanes'] {
   const min = map?.get('min')?.integer(1, LANES_MAX) ?? Math.min(4, max);
   if (min > max) value?.fail(`asks for at least ${min} and at most ${max}`);
   return { min: Math.min(min, max), max };
-}
-
-function parseName(text: string): string {
-  if (isSafeFileName(text) && text.length <= 128) return text;
-  throw new RangeError(`"${text}" is no name; use letters, digits, blanks, dots, hyphens and underscores`);
 }
 
 function parseUrl(text: string): string {

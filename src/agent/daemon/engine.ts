@@ -6,6 +6,7 @@ import { BlockferryError } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
 import { bandwidthAt, nextBandwidthChange } from '../policy/index.ts';
 import { withChildSignal } from './child-signal.ts';
+import { Group } from './group.ts';
 import { Machine } from './machine.ts';
 import { Shares } from './shares.ts';
 import type {
@@ -13,6 +14,9 @@ import type {
   AgentEvent,
   AgentHappening,
   AgentStateStore,
+  GroupConfig,
+  GroupOperations,
+  GroupStatus,
   MachineConfig,
   MachineOperations,
   MachineStatus,
@@ -24,11 +28,14 @@ const SLEEP_MS_MAX = 300_000;
 const RESTART_MS = 60_000;
 
 /** What the engine takes of a configuration. */
-export type EngineConfig = Pick<AgentConfig, 'zone' | 'lanes' | 'bandwidth' | 'machines'>;
+export type EngineConfig = Pick<AgentConfig, 'zone' | 'lanes' | 'bandwidth' | 'machines'> &
+  Partial<Pick<AgentConfig, 'groups'>>;
 
 export interface AgentEngineOptions {
   readonly config: EngineConfig;
   readonly operations: (machine: MachineConfig) => MachineOperations;
+  /** Without it there are no groups. */
+  readonly groupOperations?: (group: GroupConfig) => GroupOperations;
   readonly clock: Clock;
   readonly state: AgentStateStore;
   readonly onEvent: (event: AgentEvent) => void;
@@ -50,7 +57,9 @@ export class AgentEngine {
   readonly #options: AgentEngineOptions;
   readonly #shares: Shares;
   readonly #machines: Map<string, Machine> = new Map();
-  readonly #loops: Map<string, Loop> = new Map();
+  readonly #groups: Map<string, Group> = new Map();
+  /** By machine, and by group. */
+  readonly #loops: Map<Machine | Group, Loop> = new Map();
   #config: EngineConfig;
   #signal: AbortSignal | undefined;
   #reconfigured: AbortController = new AbortController();
@@ -61,12 +70,13 @@ export class AgentEngine {
     const { lanes, bandwidth } = options.config;
     this.#shares = new Shares(lanes, bandwidthAt(bandwidth, options.clock.nowMs()));
     for (const machine of options.config.machines) this.#add(machine);
+    for (const group of options.config.groups ?? []) this.#addGroup(group);
   }
 
   /** Runs until the signal fires; resolves when everything under way has ended and is remembered. */
   async run(signal: AbortSignal): Promise<void> {
     this.#signal = signal;
-    for (const machine of this.#machines.values()) this.#start(machine, signal);
+    for (const each of [...this.#machines.values(), ...this.#groups.values()]) this.#start(each, signal);
     this.tell({ type: 'agent-started', machines: this.#machines.size });
     await this.#keepBandwidth(signal);
     while (this.#loops.size > 0) await Promise.all([...this.#loops.values()].map(({ ended }) => ended));
@@ -75,6 +85,10 @@ export class AgentEngine {
 
   status(): readonly MachineStatus[] {
     return this.#config.machines.flatMap(({ name }) => this.#machines.get(name)?.status() ?? []);
+  }
+
+  groups(): readonly GroupStatus[] {
+    return [...this.#groups.values()].map((group) => group.status());
   }
 
   /** The machine of that name, where there is one. */
@@ -102,6 +116,10 @@ export class AgentEngine {
       const was = before.get(machine.name);
       return was !== undefined && was !== JSON.stringify(machine);
     });
+    const { groups = [] } = config;
+    const isSame = (group: Group): boolean =>
+      groups.some((each) => JSON.stringify(each) === JSON.stringify(group.config));
+    for (const group of [...this.#groups.values()].filter((each) => !isSame(each))) await this.#stopGroup(group);
     for (const name of removed) await this.#stop(name);
     this.#config = config;
     this.#reconfigured.abort();
@@ -110,6 +128,10 @@ export class AgentEngine {
     }
     for (const machine of added.map((each) => this.#add(each))) {
       if (this.#signal && !this.#signal.aborted) this.#start(machine, this.#signal);
+    }
+    for (const each of groups.filter(({ name }) => !this.#groups.has(name))) {
+      const group = this.#addGroup(each);
+      if (this.#signal && !this.#signal.aborted) this.#start(group, this.#signal);
     }
     // What waits for a person waits for just this.
     const same = config.machines.filter(({ name }) => before.has(name) && !changed.some((each) => each.name === name));
@@ -122,6 +144,7 @@ export class AgentEngine {
 
   /** Adds the time to what happens, and passes it on. */
   tell(happening: AgentHappening): void {
+    if (happening.type === 'state-changed') this.#groupOf(happening.machine)?.tryNow();
     this.#options.onEvent({ ...happening, timeMs: this.#options.clock.nowMs() });
   }
 
@@ -129,35 +152,64 @@ export class AgentEngine {
     const { operations, clock, state } = this.#options;
     const { zone } = this.#config;
     const setup = { zone, clock, state, shares: this.#shares, tell: (each: AgentHappening) => this.tell(each) };
-    const machine = new Machine({ ...setup, config, operations: operations(config) });
+    const group = {
+      standing: () => this.#groupOf(config.name)?.standing,
+      mayShip: () => this.#groupOf(config.name)?.tryNow(),
+    };
+    const machine = new Machine({ ...setup, ...group, config, operations: operations(config) });
     this.#machines.set(config.name, machine);
     return machine;
   }
 
-  #start(machine: Machine, signal: AbortSignal): void {
+  #addGroup(config: GroupConfig): Group {
+    const { groupOperations, clock } = this.#options;
+    if (!groupOperations) throw new BlockferryError('UNSUPPORTED', `group "${config.name}" cannot be shipped here`);
+    const members = config.machines.map((name) => this.machine(name));
+    const setup = { clock, shares: this.#shares, tell: (each: AgentHappening) => this.tell(each) };
+    const group = new Group({ ...setup, config, members, operations: groupOperations(config) });
+    this.#groups.set(config.name, group);
+    return group;
+  }
+
+  #groupOf(machine: string): Group | undefined {
+    return [...this.#groups.values()].find(({ config }) => config.machines.includes(machine));
+  }
+
+  #start(each: Machine | Group, signal: AbortSignal): void {
     const stop = new AbortController();
-    const ended = this.#keep(machine, AbortSignal.any([signal, stop.signal])).finally(() => {
-      this.#loops.delete(machine.name);
+    const ended = this.#keep(each, AbortSignal.any([signal, stop.signal])).finally(() => {
+      this.#loops.delete(each);
     });
-    this.#loops.set(machine.name, { stop, ended });
+    this.#loops.set(each, { stop, ended });
   }
 
   async #stop(name: string): Promise<void> {
-    const loop = this.#loops.get(name);
-    loop?.stop.abort(new BlockferryError('ABORTED', 'it was taken out of the configuration'));
-    await loop?.ended;
+    await this.#end(this.machine(name));
     this.#machines.delete(name);
   }
 
-  /** Runs a machine's loop; a fault of our own in it must not leave the machine without one. */
-  async #keep(machine: Machine, signal: AbortSignal): Promise<void> {
+  async #stopGroup(group: Group): Promise<void> {
+    await this.#end(group);
+    this.#groups.delete(group.config.name);
+  }
+
+  async #end(each: Machine | Group): Promise<void> {
+    const loop = this.#loops.get(each);
+    loop?.stop.abort(new BlockferryError('ABORTED', 'it was taken out of the configuration'));
+    await loop?.ended;
+  }
+
+  /** Runs a loop; a fault of our own in it must not leave a machine, or a group, without one. */
+  async #keep(each: Machine | Group, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
-        await machine.run(signal);
+        await each.run(signal);
       } catch (error) {
         if (signal.aborted) return;
         const message = `its loop broke and begins again: ${error instanceof Error ? error.stack : error}`;
-        this.tell({ type: 'notice', machine: machine.name, code: 'UNEXPECTED', message });
+        const notice = { code: 'UNEXPECTED', message } as const;
+        if (each instanceof Machine) this.tell({ type: 'notice', machine: each.name, ...notice });
+        else this.tell({ type: 'group-notice', group: each.config.name, ...notice });
         await this.#options.clock.sleep(RESTART_MS, signal).catch(() => {});
       }
     }

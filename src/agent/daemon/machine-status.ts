@@ -52,10 +52,11 @@ export function machineStatus(source: StatusSource): MachineStatus {
     lastMs,
     ...(space ? { space } : {}),
     ...(share ? { share } : {}),
+    ...(view.group ? { group: view.group.name } : {}),
   };
 }
 
-function figuresOf({ memory, forecast, space }: StatusSource): CycleFigures {
+function figuresOf({ view, memory, forecast, space }: StatusSource): CycleFigures {
   const { due, missed, averageLatencyMs } = memory.summary;
   const minutes = forecast.minutesToUpload();
   const { lastSynchronisedMs } = memory;
@@ -64,6 +65,7 @@ function figuresOf({ memory, forecast, space }: StatusSource): CycleFigures {
     ...(lastSynchronisedMs === undefined ? {} : { lastSynchronisedMs }),
     ...(minutes === undefined ? {} : { upload: { level: forecast.level(), minutes } }),
     ...(space ? { space } : {}),
+    ...(view.group?.isApart && view.group.trouble ? { apart: { group: view.group.name, ...view.group.trouble } } : {}),
   };
 }
 

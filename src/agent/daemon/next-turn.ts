@@ -12,7 +12,7 @@ import {
   type SpaceVerdict,
 } from '../policy/index.ts';
 import { retryMs } from './machine-record.ts';
-import type { AgentVerb, Failure, MachineConfig, MachineRecord } from './types.ts';
+import type { AgentVerb, Failure, GroupStanding, MachineConfig, MachineRecord } from './types.ts';
 
 /** Thinning counts in hours; a look every ten minutes is early enough, and a root is not rewritten in each cycle. */
 const PRUNE_EVERY_MS = 600_000;
@@ -24,6 +24,8 @@ export interface MachineView {
   /** undefined before the first look. */
   readonly seen?: { readonly facts: ItemFacts; readonly state: LifeState; readonly atMs: number };
   readonly space: SpaceVerdict;
+  /** Of a machine that ships with others. */
+  readonly group?: GroupStanding;
 }
 
 /** What the agent has to do in a state: the first copy, cycles, a resync, or nothing: that is a person's business. */
@@ -80,6 +82,8 @@ export function nextTurn(view: MachineView, nowMs: number): Turn | undefined {
     case 'protect':
       return isHeldBack(view) ? look : { verb: 'protect', dueMs: Math.max(copyMs, config.firstCopyAtMs ?? nowMs) };
     case 'cycle':
+      // Its group ships it, unless that cannot.
+      if (view.group && !view.group.isApart) return look;
       return { verb: 'ship', dueMs: dueCycle(view, nowMs).dueMs };
     case 'resync':
       if (config.resync === 'manual' || isHeldBack(view)) return look;
@@ -135,7 +139,7 @@ export function isWindowOpen({ config }: MachineView, nowMs: number): boolean {
  * Its tracker is about to come, and needs what an operation would hold: who works on disks at rest keeps it from serving them,
  * and the machine from starting.
  */
-function lacksTracker({ config, seen }: MachineView): boolean {
+export function lacksTracker({ config, seen }: MachineView): boolean {
   return config.serve !== undefined && !seen?.facts.tracking?.served;
 }
 

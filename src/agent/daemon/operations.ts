@@ -14,9 +14,18 @@ import { protect } from '../protect.ts';
 import { prune } from '../prune.ts';
 import { resync } from '../resync.ts';
 import { ship } from '../ship.ts';
+import { shipTogether } from '../ship-together.ts';
 import { TransferLimits } from '../transfer-limits.ts';
 import type { ProtectRequest, Session, ShipRequest } from '../types.ts';
-import type { AgentProcesses, MachineConfig, MachineOperations, OperationContext } from './types.ts';
+import type {
+  AgentProcesses,
+  AppConsistency,
+  GroupConfig,
+  GroupOperations,
+  MachineConfig,
+  MachineOperations,
+  OperationContext,
+} from './types.ts';
 
 /** What all machines of an agent share. */
 export type SessionBase = Pick<Session, 'ports' | 'home' | 'environment' | 'workers' | 'onEvent'>;
@@ -31,7 +40,7 @@ export function machineOperations(
   return {
     observe: (context) => observe(session(context), config),
     protect: (context) => protect(session(context), protectRequest(config)),
-    ship: (context) => ship(session(context), name, shipRequest(config, context.consistency, processes)),
+    ship: (context) => ship(session(context), name, shipRequest(config.appConsistent, context.consistency, processes)),
     apply: (context) => apply(session(context), { name }),
     resync: (context) => resync(session(context), name),
     prune: async (context) => {
@@ -39,6 +48,17 @@ export function machineOperations(
       return { dropped: dropped.length };
     },
     space: () => fullestVolume(base, config),
+  };
+}
+
+export function groupOperations(
+  base: SessionBase,
+  { machines, appConsistent }: GroupConfig,
+  processes: AgentProcesses | undefined,
+): GroupOperations {
+  return {
+    ship: (context) =>
+      shipTogether(sessionOf(base, context), machines, shipRequest(appConsistent, context.consistency, processes)),
   };
 }
 
@@ -89,7 +109,7 @@ function protectRequest({ name, disks, url, keys, layout, chunkBytes, compressio
 }
 
 function shipRequest(
-  { appConsistent }: MachineConfig,
+  appConsistent: AppConsistency | undefined,
   consistency: 'crash' | 'app',
   processes: AgentProcesses | undefined,
 ): ShipRequest {

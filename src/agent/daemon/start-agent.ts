@@ -12,10 +12,10 @@ import { AgentControlServer } from './control-server.ts';
 import { AgentEngine, type ConfigChanges } from './engine.ts';
 import { EventStreams } from './event-streams.ts';
 import { MetricsServer } from './metrics.ts';
-import { machineOperations } from './operations.ts';
+import { groupOperations, machineOperations } from './operations.ts';
 import { agentDirectory, fileStateStore } from './state-store.ts';
 import { TrackerKeepers } from './tracker-keepers.ts';
-import type { AgentConfig, AgentEvent, AgentProcesses, AgentStatus, MachineConfig } from './types.ts';
+import type { AgentConfig, AgentEvent, AgentProcesses, AgentStatus, GroupConfig, MachineConfig } from './types.ts';
 
 export interface StartAgentOptions {
   readonly config: AgentConfig;
@@ -98,6 +98,8 @@ class RunningAgent implements Agent {
       state: fileStateStore(agentDirectory(home), config.zone, ports.files),
       operations: (machine) =>
         machineOperations({ ...base, onEvent: (event) => this.#notice(machine, event) }, machine, processes),
+      groupOperations: (group) =>
+        groupOperations({ ...base, onEvent: (event) => this.#groupNotice(group, event) }, group, processes),
       onEvent: (event) => this.#tell(event),
     });
     this.#control = new AgentControlServer(this);
@@ -129,6 +131,7 @@ class RunningAgent implements Agent {
       startedMs: this.#startedMs,
       ...(this.#metrics ? { metrics: this.#metrics.url } : {}),
       machines: this.#engine.status(),
+      groups: this.#engine.groups(),
     };
   }
 
@@ -200,6 +203,12 @@ class RunningAgent implements Agent {
     const { code, message } = event;
     this.#engine.tell({ type: 'notice', machine: name, code, message });
   }
+
+  #groupNotice({ name }: GroupConfig, event: Parameters<NonNullable<Session['onEvent']>>[0]): void {
+    if (event.type !== 'notice') return;
+    const { code, message } = event;
+    this.#engine.tell({ type: 'group-notice', group: name, code, message });
+  }
 }
 
 /** Reads a configuration file. @throws CONFIG_INVALID */
@@ -218,12 +227,14 @@ export async function readConfig(path: string, { files }: Pick<Ports, 'files'>):
   throw new BlockferryError('CONFIG_INVALID', `${path}: there is no such file`, { facts: { source: path } });
 }
 
-function checkProcesses({ machines, path }: AgentConfig, processes: AgentProcesses | undefined): void {
-  const needing = machines.find(({ serve, appConsistent }) => serve ?? appConsistent?.freeze);
+function checkProcesses({ machines, groups, path }: AgentConfig, processes: AgentProcesses | undefined): void {
+  const needing =
+    machines.find(({ serve, appConsistent }) => serve ?? appConsistent?.freeze) ??
+    groups.find(({ appConsistent }) => appConsistent?.freeze);
   if (!needing || processes) return;
   throw new BlockferryError(
     'UNSUPPORTED',
-    `${path}: machine "${needing.name}" has commands to run, and no way to run them was given`,
+    `${path}: "${needing.name}" has commands to run, and no way to run them was given`,
     {
       hint: 'give startAgent "processes", or run it as blockferry agent',
     },

@@ -33,6 +33,37 @@ export interface AgentConfig {
   readonly log: LogLevel;
   readonly connectionStringFile?: string;
   readonly machines: readonly MachineConfig[];
+  readonly groups: readonly GroupConfig[];
+}
+
+/** Machines that ship together: their points are one moment (docs/tracking.md, Groups). */
+export interface GroupConfig {
+  readonly name: string;
+  /** Names. */
+  readonly machines: readonly string[];
+  readonly everyMs: number;
+  readonly appConsistent?: AppConsistency;
+}
+
+/** How the group of a machine stands. */
+export interface GroupStanding {
+  readonly name: string;
+  /** It has failed so often in a row that its machines ship by themselves. */
+  readonly isApart: boolean;
+  /** Since its last common moment. */
+  readonly trouble?: GroupTrouble;
+}
+
+/** Why a group has no common moment. */
+export interface GroupTrouble {
+  /** When the first attempt of this row began. */
+  readonly firstMs: number;
+  /** When the last one ended. */
+  readonly lastMs: number;
+  readonly count: number;
+  readonly code: ErrorCode;
+  /** Names the machine that could not, where it was one. */
+  readonly message: string;
 }
 
 export interface AppConsistency {
@@ -63,6 +94,8 @@ export interface MachineConfig {
   readonly rpoThresholdMs: number;
   readonly lowSpace: 'act' | 'tell';
   readonly serve?: { readonly listen: string };
+  /** Name of the group that it ships with. */
+  readonly group?: string;
 }
 
 /** Part of what all machines may use, of one that is active. */
@@ -90,6 +123,12 @@ export interface MachineOperations {
   prune(context: OperationContext & { readonly policy: RetentionPolicy }): Promise<{ readonly dropped: number }>;
   /** Of the fullest volume that replication writes to. */
   space(): Promise<{ readonly freeBytes: number; readonly totalBytes: number }>;
+}
+
+/** What the engine can do with one group. */
+export interface GroupOperations {
+  /** Ships all of them at one moment; reports in the order of the machines. The error says in `facts.item` whose it is. */
+  ship(context: OperationContext & { readonly consistency: 'crash' | 'app' }): Promise<readonly ShipReport[]>;
 }
 
 /** Where machines remember; `save` is atomic and durable. */
@@ -146,6 +185,10 @@ interface OfMachine {
   readonly machine: string;
 }
 
+interface OfGroup {
+  readonly group: string;
+}
+
 /** What happens; `timeMs` is added where it is told. */
 export type AgentHappening =
   | { readonly type: 'agent-started' | 'agent-stopped'; readonly machines: number }
@@ -193,7 +236,17 @@ export type AgentHappening =
       readonly what: 'started' | 'found' | 'ended' | 'failed';
       readonly message: string;
     })
-  | (OfMachine & { readonly type: 'notice'; readonly code: string; readonly message: string });
+  | (OfMachine & { readonly type: 'notice'; readonly code: string; readonly message: string })
+  | (OfGroup & { readonly type: 'group-shipped'; readonly pointTimeMs: number; readonly consistency: 'crash' | 'app' })
+  | (OfGroup & {
+      readonly type: 'group-failed';
+      readonly code: ErrorCode;
+      readonly message: string;
+      readonly nextAttemptMs: number;
+      /** From now on its machines ship by themselves. */
+      readonly isApart: boolean;
+    })
+  | (OfGroup & { readonly type: 'group-notice'; readonly code: string; readonly message: string });
 
 export type AgentEvent = AgentHappening & { readonly timeMs: number };
 
@@ -222,6 +275,20 @@ export interface MachineStatus {
   readonly lastMs: MachineRecord['lastMs'];
   readonly space?: { readonly verdict: SpaceVerdict; readonly freeBytes: number; readonly totalBytes: number };
   readonly share?: Share;
+  /** Name of its group. */
+  readonly group?: string;
+}
+
+/** How one group is. */
+export interface GroupStatus {
+  readonly name: string;
+  readonly machines: readonly string[];
+  /** When its next cycle, or attempt, begins. */
+  readonly nextMs: number;
+  /** Since this process began. */
+  readonly lastMomentMs?: number;
+  readonly isApart: boolean;
+  readonly trouble?: GroupTrouble;
 }
 
 export interface AgentStatus {
@@ -231,6 +298,7 @@ export interface AgentStatus {
   /** URL of the metrics. */
   readonly metrics?: string;
   readonly machines: readonly MachineStatus[];
+  readonly groups: readonly GroupStatus[];
 }
 
 /** Runs what a machine's owner wrote as shell commands, and the trackers that the agent starts: processes are not the library's. */

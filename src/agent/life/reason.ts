@@ -17,6 +17,13 @@ export interface CycleFigures {
   readonly upload?: { readonly level: BacklogLevel; readonly minutes: number };
   /** Of the fullest volume that replication writes to. */
   readonly space?: { readonly verdict: SpaceVerdict; readonly freeBytes: number; readonly totalBytes: number };
+  /** Its group has no common moment any more, since then; the message names who could not. */
+  readonly apart?: {
+    readonly group: string;
+    readonly firstMs: number;
+    readonly count: number;
+    readonly message: string;
+  };
 }
 
 export interface HealthThresholds {

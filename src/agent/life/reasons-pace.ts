@@ -10,6 +10,7 @@ export type PaceCode =
   | 'UPLOAD_STUCK'
   | 'INITIAL_INCOMPLETE'
   | 'BEHIND'
+  | 'GROUP_APART'
   | 'RPO_EXCEEDED'
   | 'CYCLES_MISSED'
   | 'LATENCY_HIGH'
@@ -46,6 +47,14 @@ export const PACE_REASONS: Readonly<Record<PaceCode, Reason>> = {
       return `the last cycle was ${spanText(sinceMs)} ago, at ${timeText(lastMs)}`;
     },
     next: () => 'blockferry ship NAME; on a schedule the agent does it',
+  },
+  GROUP_APART: {
+    severity: 'warning',
+    cause: ({ figures: { apart } }) =>
+      apart &&
+      `its group "${apart.group}" has no common moment since ${timeText(apart.firstMs)} (${apart.count} attempts): ${apart.message}`,
+    next: () =>
+      'mend what keeps that machine from shipping; until then each ships by itself, and the group is tried again',
   },
   RPO_EXCEEDED: {
     severity: 'warning',

@@ -39,7 +39,10 @@ test('the example of the manual is a configuration', () => {
   expect(config.machines.map(({ name, everyMs }) => [name, everyMs])).toEqual([
     ['web1', 300_000],
     ['db1', 30_000],
+    ['shop-web', 900_000],
+    ['shop-db', 900_000],
   ]);
+  expect(config.groups).toEqual([{ name: 'shop', machines: ['shop-web', 'shop-db'], everyMs: 900_000 }]);
   expect(config.machines[0]).toMatchObject({
     appConsistent: { everyMs: 4 * 3_600_000, timeoutMs: 30_000 },
     keys: [{ type: 'passphrase-file', path: '/etc/blockferry/passphrase' }],

@@ -11,6 +11,7 @@ import type {
 } from '../../../src/agent/daemon/index.ts';
 import { AgentEngine, loadConfig } from '../../../src/agent/daemon/index.ts';
 import type { ItemFacts } from '../../../src/agent/life/index.ts';
+import type { ShipReport } from '../../../src/agent/types.ts';
 import { abortedError, BlockferryError, type ErrorCode } from '../../../src/errors.ts';
 import { type VirtualClock, virtualClock } from '../../support/virtual-clock.ts';
 
@@ -24,6 +25,8 @@ export interface ScriptedMachine {
   isProtected: boolean;
   needsResync: boolean;
   outstandingLogs: number;
+  /** The moment of the last point that it shares with its group. */
+  sharedMs: number;
   freeShare: number;
   /** How long each verb takes. */
   readonly tookMs: Partial<Record<AgentVerb, number>>;
@@ -80,11 +83,15 @@ export function engineLab(config: EngineConfig, options: LabOptions = {}): Engin
     if (!machines.has(machine.name)) machines.set(machine.name, scripted());
     return scriptedOperations(machine, machines.get(machine.name)!, clock, calls);
   };
+  const groupOperations: NonNullable<AgentEngineOptions['groupOperations']> = ({ machines: names }) => ({
+    ship: (context) => shipScripted(names, machines, context, clock, calls),
+  });
   const state: AgentEngineOptions['state'] = {
     load: async (name) => (JSON.parse(saved.get(name) ?? 'null') as MachineRecord | undefined) ?? undefined,
     save: async (name, record) => void saved.set(name, JSON.stringify(record)),
   };
-  const engine = new AgentEngine({ config, operations, clock, state, onEvent: (event) => events.push(event) });
+  const onEvent = (event: AgentEvent): void => void events.push(event);
+  const engine = new AgentEngine({ config, operations, groupOperations, clock, state, onEvent });
   const running = engine.run(stop.signal);
   return {
     ...{ clock, engine, machines, calls, events, saved },
@@ -102,12 +109,38 @@ export function scripted(change: Partial<ScriptedMachine> = {}): ScriptedMachine
     isProtected: true,
     needsResync: false,
     outstandingLogs: 0,
+    sharedMs: 0,
     freeShare: 0.9,
     tookMs: {},
     fails: {},
     facts: {},
     ...change,
   };
+}
+
+/** All at one moment, or none; the calls are told as those of `group:NAME+NAME`. */
+async function shipScripted(
+  names: readonly string[],
+  machines: ReadonlyMap<string, ScriptedMachine>,
+  context: OperationContext & { readonly consistency: 'crash' | 'app' },
+  clock: VirtualClock,
+  calls: Call[],
+): Promise<readonly ShipReport[]> {
+  const { lanes, bandwidthBytesPerSecond, consistency } = context;
+  const machine = `group:${names.join('+')}`;
+  calls.push({ atMs: clock.nowMs(), machine, verb: 'ship', lanes, bandwidthBytesPerSecond, consistency });
+  await clock.sleep(Math.max(...names.map((name) => machines.get(name)!.tookMs.ship ?? 1)), context.signal);
+  for (const name of names) {
+    const code = machines.get(name)!.fails.ship;
+    if (code) throw new BlockferryError(code, `${name}: as the test says`, { facts: { item: name } });
+  }
+  const pointTimeMs = clock.nowMs();
+  return names.map((item) => {
+    machines.get(item)!.outstandingLogs += 1;
+    machines.get(item)!.sharedMs = pointTimeMs;
+    const counts = { generation: 1, elapsedMs: 1, logs: 1, dataBytes: 10, sentBytes: 10 };
+    return { item, pointId: 'p', pointTimeMs, consistency, group: 'g', ...counts };
+  });
 }
 
 function scriptedOperations(
@@ -172,7 +205,7 @@ function factsOf(machine: ScriptedMachine, nowMs: number, newestPointMs: number,
     replica: {
       owner: { isOurs: true, phase: 'replicating', epoch: 1, sinceMs: 0 },
       points,
-      newestPointMs,
+      newestPointMs: Math.max(newestPointMs, machine.sharedMs),
       outstandingLogs: machine.outstandingLogs,
       backlogBytes: 0,
     },

@@ -101,6 +101,10 @@ const SAMPLES: Readonly<Record<ReasonCode, Sample>> = {
   UPLOAD_STUCK: { facts: HEALTHY, figures: { upload: { level: 'critical', minutes: 46 } } },
   INITIAL_INCOMPLETE: { facts: MACHINES['initial-replication'] },
   BEHIND: { facts: withReplica(HEALTHY, { newestPointMs: NOW_MS - 2 * HOUR_MS }) },
+  GROUP_APART: {
+    facts: HEALTHY,
+    figures: { apart: { group: 'shop', firstMs: NOW_MS - HOUR_MS, count: 7, message: 'db: a resync is required' } },
+  },
   RPO_EXCEEDED: { facts: HEALTHY, rpoMs: MINUTE_MS - 1 },
   CYCLES_MISSED: { facts: HEALTHY, figures: { due: 10, missed: 3 } },
   LATENCY_HIGH: { facts: HEALTHY, figures: { averageLatencyMs: 6 * MINUTE_MS } },
