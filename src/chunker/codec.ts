@@ -1,17 +1,18 @@
 /**
  * Compression of a chunk, each by itself.
  *
- * Compressed content is `payload length u32 | payload`; the padding behind it is the slot's business. lz4-napi puts
- * four bytes of its own before the LZ4 block (the plaintext length) and wants them back when it decompresses. Both
- * times those four bytes are the place of our payload length, so a block is never copied to be framed.
+ * Compressed content is `payload length u32 | payload`; the padding behind it is the slot's business. LZ4 blocks are made by
+ * our own WebAssembly (lz4.ts), which is faster than the native library, and opened by lz4-napi, which is faster at that. It wants
+ * four bytes of its own before a block, the plaintext length: they take the place of our payload length, so a block is never
+ * copied to be opened.
  *
  * What compressed content claims is bounded before anything is allocated: the output is `plaintextBytes` long or it is
  * a fault. Faults are told by `undefined`; the caller knows the place and throws.
  */
 import zlib from 'node:zlib';
-import lz4 from 'lz4-napi';
-import { asBuffer } from '../bytes.ts';
+import { uncompressSync } from 'lz4-napi';
 import { BlockferryError } from '../errors.ts';
+import { Lz4Compressor } from './lz4.ts';
 
 /** The ways a replica can compress, by their names in replica.json. */
 export type Compression = 'none' | 'lz4' | 'zstd';
@@ -29,8 +30,8 @@ export interface Codec {
   readonly compression: Compression;
   readonly code: number;
   /**
-   * `payload length u32 | payload` in a new buffer; undefined if the chunk is not worth it (it looks incompressible,
-   * or what comes out is no shorter).
+   * `payload length u32 | payload`, undefined if the chunk is not worth it (it looks incompressible, or what comes out is
+   * no shorter). The bytes may be changed, and are good until something else is compressed on this thread.
    */
   compress(chunk: Uint8Array): Uint8Array | undefined;
 }
@@ -51,6 +52,7 @@ const SAMPLE_STEP = 977;
 const SAMPLE_BYTES = SAMPLE_RUNS * SAMPLE_RUN_BYTES;
 const EVEN_SQUARES_MAX = 1.08 * (SAMPLE_BYTES + (SAMPLE_BYTES * SAMPLE_BYTES) / 256);
 const COUNTS: Uint32Array = new Uint32Array(256);
+let compressor: Lz4Compressor | undefined;
 
 /** @throws UNSUPPORTED for zstd on a runtime that lacks it. */
 export function createCodec(compression: Compression): Codec {
@@ -77,18 +79,20 @@ export function decompress(code: number, content: Buffer, plaintextBytes: number
       return exactly(plaintextBytes, zstd.zstdDecompressSync(payload, { maxOutputLength: plaintextBytes }));
     }
     content.writeUInt32LE(plaintextBytes, 0);
-    return exactly(plaintextBytes, lz4.uncompressSync(content));
+    return exactly(plaintextBytes, uncompressSync(content));
   } catch {
     return undefined;
   }
 }
 
 function compressLz4(chunk: Uint8Array): Uint8Array | undefined {
-  if (looksIncompressible(chunk)) return undefined;
-  const content = lz4.compressSync(asBuffer(chunk));
-  if (content.byteLength >= chunk.byteLength) return undefined;
-  content.writeUInt32LE(content.byteLength - PAYLOAD_LENGTH_BYTES, 0);
-  return content;
+  return looksIncompressible(chunk) ? undefined : lz4().compress(chunk);
+}
+
+/** The compressor of this thread. */
+function lz4(): Lz4Compressor {
+  compressor ??= new Lz4Compressor();
+  return compressor;
 }
 
 function compressZstd(chunk: Uint8Array): Uint8Array | undefined {
@@ -119,7 +123,7 @@ export function looksIncompressible(chunk: Uint8Array): boolean {
   for (let value = 0; value < 256; value += 1) squares += COUNTS[value]! * COUNTS[value]!;
   if (squares > EVEN_SQUARES_MAX) return false;
   const middle = chunk.subarray(chunk.byteLength >> 1, (chunk.byteLength >> 1) + SAMPLE_BYTES);
-  return lz4.compressSync(asBuffer(middle)).byteLength >= middle.byteLength;
+  return lz4().compress(middle) === undefined;
 }
 
 function exactly(lengthBytes: number, bytes: Buffer): Buffer | undefined {
