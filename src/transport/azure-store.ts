@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import type { ContainerClient } from '@azure/storage-blob';
 import { asBuffer, bytesEqual } from '../bytes.ts';
-import { BlockferryError, isBlockferryError } from '../errors.ts';
+import { type BlockferryError, isBlockferryError } from '../errors.ts';
 import type { Random } from '../ports.ts';
 import { type AzureSettings, attempt } from './azure-attempt.ts';
 import { AzurePageBlob } from './azure-blob.ts';
@@ -14,7 +14,7 @@ import { damagedTransfer } from './azure-errors.ts';
 import { readObject } from './azure-range.ts';
 import { AzureStagedObject } from './azure-staged.ts';
 import { checkKey, checkKeyPrefix, isKey } from './keys.ts';
-import { checkObjectRead } from './page-rules.ts';
+import { checkObjectRead, tooLong } from './page-rules.ts';
 import type { CallOptions, ObjectReadOptions, PageBlob, StagedObject, Store, StoredObject } from './store.ts';
 
 /** What an AzureStore is made of; `openStore` makes it from a URL. */
@@ -163,11 +163,4 @@ export class AzureStore implements Store {
   #damaged(key: string, operation: string, what: string): BlockferryError {
     return damagedTransfer({ subject: key, operation }, what);
   }
-}
-
-/** The error for an object that is longer than its reader allows. */
-export function tooLong(key: string, lengthBytes: number, maxBytes: number): BlockferryError {
-  return new BlockferryError('STORE_REFUSED', `${key} has ${lengthBytes} bytes, more than the limit of ${maxBytes}`, {
-    facts: { source: key, lengthBytes, rule: `at most ${maxBytes} bytes` },
-  });
 }

@@ -10,14 +10,13 @@ import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { BlockferryError, throwIfAborted } from '../errors.ts';
 import type { Ports, Random } from '../ports.ts';
-import { tooLong } from './azure-store.ts';
 import { type FolderContext, FolderPageBlob } from './folder-blob.ts';
 import { notAnObject, onFiles } from './folder-errors.ts';
 import { blobPaths, ensureDirectory, publish } from './folder-layout.ts';
 import { FolderLock } from './folder-lock.ts';
 import { FolderStagedObject } from './folder-staged.ts';
 import { checkKey, checkKeyPrefix, isKey } from './keys.ts';
-import { beyondEnd, checkObjectRead, checkObjectSize } from './page-rules.ts';
+import { beyondEnd, checkObjectRead, checkObjectSize, tooLong } from './page-rules.ts';
 import type { CallOptions, ObjectReadOptions, PageBlob, StagedObject, Store, StoredObject } from './store.ts';
 
 const STAGING_ID_BYTES = 16;

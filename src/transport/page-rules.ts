@@ -3,6 +3,7 @@
  * service answers them differently (an emulator accepts most breaches) and a folder would accept all of them.
  */
 import { SECTOR_BYTES } from '../bytes.ts';
+import { BlockferryError } from '../errors.ts';
 import { FENCE_MAX, PAGE_BLOB_BYTES_MAX, PAGE_WRITE_BYTES_MAX } from '../limits.ts';
 
 function checkInside(key: string, what: string, offset: number, lengthBytes: number, sizeBytes: number): void {
@@ -83,4 +84,11 @@ export function checkLease(key: string, leaseId: string, durationSeconds: number
   if (!Number.isInteger(durationSeconds) || durationSeconds < 15 || durationSeconds > 60) {
     throw new RangeError(`${key}: a lease lasts 15 … 60 seconds, not ${durationSeconds}`);
   }
+}
+
+/** The error for an object that is longer than its reader allows. */
+export function tooLong(key: string, lengthBytes: number, maxBytes: number): BlockferryError {
+  return new BlockferryError('STORE_REFUSED', `${key} has ${lengthBytes} bytes, more than the limit of ${maxBytes}`, {
+    facts: { source: key, lengthBytes, rule: `at most ${maxBytes} bytes` },
+  });
 }

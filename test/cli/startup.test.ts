@@ -1,6 +1,8 @@
 import { execFileSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { expect, test } from 'vitest';
+import { inScratch } from './support.ts';
 
 /** Prints the URL of every module that is loaded. */
 const HOOK = `data:text/javascript,${encodeURIComponent(`
@@ -14,9 +16,9 @@ const HOOK = `data:text/javascript,${encodeURIComponent(`
   \`));
 `)}`;
 
-function loadedModules(args: readonly string[]): string {
+function loadedModules(args: readonly string[], end: 'done' | 'may fail' = 'done'): string {
   const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
-  const command = `exec "$@" 2>&1`;
+  const command = end === 'done' ? 'exec "$@" 2>&1' : '"$@" 2>&1 || true';
   return execFileSync('sh', ['-c', command, 'sh', process.execPath, '--import', HOOK, main, ...args], {
     encoding: 'utf8',
   });
@@ -26,4 +28,18 @@ test.runIf(process.platform !== 'win32')('a look at a disk waits for no cloud SD
   const modules = loadedModules(['--version']);
   expect(modules).toContain('node_modules/commander/');
   for (const heavy of ['@azure', 'piscina', 'hash-wasm', 'agent/index.js']) expect(modules).not.toContain(heavy);
+});
+
+test.runIf(process.platform !== 'win32')('what has its replica in a folder waits for no cloud SDK', async () => {
+  await inScratch(async (directory) => {
+    const url = pathToFileURL(join(directory, 'replica')).href;
+    const key = join(directory, 'a.key');
+    expect(loadedModules(['keygen', key])).toContain('replica/key-file.js');
+    const modules = loadedModules(
+      ['points', 'web1', '--from', url, '--key-file', key, '--home', directory],
+      'may fail',
+    );
+    expect(modules).toContain('transport/folder-store.js');
+    expect(modules).not.toContain('@azure');
+  });
 });
