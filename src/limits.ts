@@ -96,6 +96,8 @@ export const PINS_LISTED_MAX = 1024;
 /** stage.json names the table pages of one disk. */
 export const STAGE_JSON_BYTES_MAX: number = 1 * MIB;
 export const KEY_SLOTS_MAX = 64;
+/** Stores of one machine, its first one among them. */
+export const STORES_MAX = 8;
 /** scrypt N = 2^17, r = 8 needs 128 MiB; a keyring may not ask for more than this. */
 export const SCRYPT_MEMORY_BYTES_MAX: number = 160 * MIB;
 /** A key file, passphrase file or PEM. */
@@ -124,6 +126,29 @@ export const AGENT_LINE_BYTES_MAX: number = 64 * KIB;
 export const AGENT_CLIENTS_MAX = 64;
 /** Events that a reader has not taken; one that falls further behind is cut off. */
 export const AGENT_UNREAD_BYTES_MAX: number = 1 * MIB;
+
+// Gateway
+/** One request or answer: a root, or a range of an object as long as anybody reads at a time. */
+export const GATEWAY_BODY_BYTES_MAX: number = 32 * MIB;
+/** Bodies that all requests of a gateway hold at a time; the others wait. */
+export const GATEWAY_HELD_BYTES_MAX: number = 128 * MIB;
+/** An error as an answer. */
+export const GATEWAY_FAILURE_BYTES_MAX: number = 64 * KIB;
+/** A page of a listing, of 4096 of the longest keys. */
+export const GATEWAY_LIST_BYTES_MAX: number = 4 * MIB;
+export const GATEWAY_LIST_ITEMS_MAX = 4096;
+/** Connections of one client, and of all of them. */
+export const GATEWAY_SOCKETS_MAX = 64;
+export const GATEWAY_CONNECTIONS_MAX = 1024;
+/** A request that is not there whole by then is cut off: 4 MiB at 35 KiB a second. */
+export const GATEWAY_REQUEST_MS_MAX = 120_000;
+/** Replicas that a gateway has open; those that hold nothing and are not in use make room. */
+export const GATEWAY_REPLICAS_MAX = 1024;
+/** Large objects in the making. */
+export const GATEWAY_STAGINGS_MAX = 256;
+/** Clients, and stores, that a configuration names. */
+export const GATEWAY_CLIENTS_MAX = 256;
+export const GATEWAY_STORES_MAX = 64;
 
 // NBD server
 /** Clients at a time; each may open several connections. */

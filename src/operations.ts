@@ -16,6 +16,7 @@ export const track: typeof agent.track = async (...args) => (await load()).track
 export const ship: typeof agent.ship = async (...args) => (await load()).ship(...args);
 export const shipTogether: typeof agent.shipTogether = async (...args) => (await load()).shipTogether(...args);
 export const apply: typeof agent.apply = async (...args) => (await load()).apply(...args);
+export const mirror: typeof agent.mirror = async (...args) => (await load()).mirror(...args);
 export const prune: typeof agent.prune = async (...args) => (await load()).prune(...args);
 export const resync: typeof agent.resync = async (...args) => (await load()).resync(...args);
 export const estimateResync: typeof agent.estimateResync = async (...args) => (await load()).estimateResync(...args);

@@ -43,6 +43,7 @@ export type {
   Severity,
   Verb,
 } from './life/index.ts';
+export { mirror } from './mirror.ts';
 export { protect } from './protect.ts';
 export { type PruneChoice, prune } from './prune.ts';
 export { type ResyncRequest, resync } from './resync.ts';
@@ -67,6 +68,8 @@ export type {
   KeyInfo,
   KeySource,
   Listening,
+  MirrorReport,
+  MirrorRequest,
   PlannedReport,
   PlannedRequest,
   PointInfo,

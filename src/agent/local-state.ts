@@ -13,7 +13,7 @@
  */
 import { join } from 'node:path';
 import { BlockferryError } from '../errors.ts';
-import { REPLICA_JSON_BYTES_MAX } from '../limits.ts';
+import { REPLICA_JSON_BYTES_MAX, STORES_MAX } from '../limits.ts';
 import type { FileSystem } from '../ports.ts';
 import {
   type Anchor,
@@ -36,6 +36,8 @@ export interface ItemState {
   readonly name: string;
   readonly replicaId: Uint8Array;
   readonly url: string;
+  /** Further stores, each of which follows the one before it (docs/mirror.md). */
+  readonly also?: readonly string[];
   /** Absolute paths, in the order of the replica's disks. */
   readonly disks: readonly string[];
   /**
@@ -100,10 +102,12 @@ export class LocalItem {
     if (!bytes) return undefined;
     const json = JsonReader.parse(bytes, path, 'LOCAL_STATE');
     const former = json.optional('former');
+    const also = json.optional('also')?.list(STORES_MAX);
     return {
       name: json.field('name').string(128),
       replicaId: json.field('replicaId').hex(16),
       url: json.field('url').string(4096),
+      ...(also ? { also: also.map((url) => url.string(4096)) } : {}),
       ...readDisks(json),
       leaseId: json.field('leaseId').string(64),
       keys: readKeySources(json.field('keys')),
@@ -113,9 +117,16 @@ export class LocalItem {
   }
 
   async save(state: ItemState): Promise<void> {
-    const { replicaId, side, former, ...rest } = state;
+    const { replicaId, side, former, also, ...rest } = state;
     const keys = state.keys.map((key) => ({ ...key }));
-    const body = { ...rest, replicaId: hex(replicaId), side: hex(side), former: former && { ...former }, keys };
+    const body = {
+      ...rest,
+      replicaId: hex(replicaId),
+      side: hex(side),
+      former: former && { ...former },
+      also: also && [...also],
+      keys,
+    };
     await this.#replace('item.json', body);
   }
 

@@ -5,13 +5,11 @@
  * before anything is created in the store, so what an interrupted creation left there is known to be ours.
  */
 import { basename, isAbsolute, join, resolve } from 'node:path';
-import { checkChunkBytes, type DiskGeometry, manifestBlobBytes } from '../chunker/index.ts';
+import { checkChunkBytes } from '../chunker/index.ts';
 import { BlockferryError } from '../errors.ts';
 import { guidBytes, randomGuid } from '../guid.ts';
 import { CHUNK_BYTES_DEFAULT, DISKS_PER_ITEM_MAX, PAGE_BLOB_BYTES_MAX } from '../limits.ts';
 import {
-  BaseLayout,
-  baseKey,
   claimPlace,
   createKeyring,
   createReplica,
@@ -22,21 +20,26 @@ import {
   isSafeFileName,
   isTaken,
   MASTER_KEY_BYTES,
-  manifestKey,
   type ReplicaDescription,
   SIDE_BYTES,
 } from '../replica/index.ts';
 import type { RetryingStore } from '../transport/index.ts';
-import { fixedVhdFooter, type VirtualDisk } from '../vhd/index.ts';
+import type { VirtualDisk } from '../vhd/index.ts';
 import { bringCurrent } from './bring-current.ts';
+import { createBlobs } from './create-blobs.ts';
 import { loadKeys } from './key-sources.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
 import { openOwn, publicUrl, sessionSignal, withDisks, withLock, withStore } from './open-item.ts';
+import { withReasons } from './refuse.ts';
 import { trackedItem, withTracking } from './tracking.ts';
 import type { KeySource, ProtectRequest, Session, SyncReport } from './types.ts';
 
 /** Protects an item, or resumes its first replication; a protected item is synced once more. */
-export async function protect(session: Session, request: ProtectRequest): Promise<SyncReport> {
+export function protect(session: Session, request: ProtectRequest): Promise<SyncReport> {
+  return withReasons(session, request.name, 'protect', () => copy(session, request));
+}
+
+async function copy(session: Session, request: ProtectRequest): Promise<SyncReport> {
   const item = new LocalItem(session.home, request.name, session.ports.files);
   const paths = diskPaths(request);
   return withLock(session, item, async () => {
@@ -227,29 +230,4 @@ function tooLargeForRaw(path: string, virtualSizeBytes: number): BlockferryError
       hint: 'protect it with --layout sealed, which takes disks up to 64 TiB',
     },
   );
-}
-
-/** The blobs that must exist before the replica does; segments of a sealed base come as they are needed. */
-async function createBlobs(session: Session, store: RetryingStore, description: ReplicaDescription): Promise<void> {
-  const options = { signal: sessionSignal(session) };
-  for await (const key of store.list('disks/', options)) await store.pages(key).remove(undefined, options);
-  for (const disk of description.disks) {
-    await store.pages(manifestKey(disk.id)).create(manifestBlobBytes(disk satisfies DiskGeometry), 0, options);
-    if (disk.layout === 'raw') await createRawBase(session, store, disk, description.createdMs);
-  }
-}
-
-/** A fixed VHD of zeros: the footer stands from the start, so the blob can be booted as soon as its data is there. */
-async function createRawBase(
-  session: Session,
-  store: RetryingStore,
-  disk: DiskDescription,
-  createdMs: number,
-): Promise<void> {
-  const options = { signal: sessionSignal(session) };
-  const sizeBytes = new BaseLayout(disk).segmentBytes(0);
-  const footer = fixedVhdFooter({ virtualSizeBytes: sizeBytes - 512, uniqueId: disk.guid, createdMs });
-  const blob = store.pages(baseKey(disk.id, 0));
-  await blob.create(sizeBytes, 0, options);
-  await blob.write(footer, sizeBytes - footer.byteLength, { fence: 0 }, options);
 }

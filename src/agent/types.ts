@@ -43,7 +43,7 @@ export type ReplicaReference =
 export type ItemEvent =
   | {
       readonly type: 'progress';
-      readonly phase: 'initial' | 'resync' | 'restore' | 'verify' | 'ship' | 'apply' | 'prove' | 'failback';
+      readonly phase: 'initial' | 'resync' | 'restore' | 'verify' | 'ship' | 'apply' | 'prove' | 'failback' | 'mirror';
       readonly disk: string;
       /** Bytes of the disk that are settled, of `totalBytes` that have to be looked at (data, not virtual size). */
       readonly doneBytes: number;
@@ -320,6 +320,40 @@ export interface CommitReport {
   readonly disks: readonly string[];
   /** `logging`: what the guest writes under a tracker from now on is the next delta. */
   readonly tracking: 'logging' | 'resync-required' | 'ended';
+}
+
+export interface MirrorRequest {
+  /** The store to carry to; by default all that the item has besides its first, one after the other. */
+  readonly to?: string;
+  /** Give up what a side that lost has made since in that store. */
+  readonly discardNewer?: boolean;
+  /** Fold carried logs once there are so many; default 1. */
+  readonly applyFrom?: number;
+}
+
+export interface MirrorReport {
+  readonly item: string;
+  /** Both without secrets. */
+  readonly from: string;
+  readonly to: string;
+  /** `nothing`: the follower had it all. `owner`: only who owns it has changed. */
+  readonly by: 'logs' | 'copy' | 'owner' | 'nothing';
+  readonly generation: number;
+  /** The newest point of the follower. */
+  readonly pointId?: string;
+  readonly pointTimeMs?: number;
+  /** Points that were carried. */
+  readonly points: number;
+  /** Logs that were carried, and their bytes. */
+  readonly logs: number;
+  readonly logBytes: number;
+  readonly chunksCopied: number;
+  readonly chunksCleared: number;
+  /** Bytes of chunks that came from the one store, and went to the other. */
+  readonly fetchedBytes: number;
+  readonly sentBytes: number;
+  readonly appliedLogs: number;
+  readonly elapsedMs: number;
 }
 
 export interface CancelRequest {

@@ -32,6 +32,7 @@ import {
   sameTables,
 } from './root.ts';
 import { readShippedLog } from './shipped-log.ts';
+import { STATE_BYTES, stateAfter } from './state-name.ts';
 import { TouchedChunks } from './touched-chunks.ts';
 import type { WriterSession } from './writer-session.ts';
 
@@ -167,7 +168,8 @@ async function applyRound(
   const frozen = await freezeLiveDisks(committer.root, live, log, 'apply', ports);
   await committer.commitOver((now) => {
     const { baselines, points, generation } = ours(now, begun);
-    const baseline = { ...frozen.baseline, generation: generation + 1 };
+    const state = before.state ? stateAfter(before.state, logs) : ports.random.bytes(STATE_BYTES);
+    const baseline = { ...frozen.baseline, generation: generation + 1, state };
     return {
       disks: withTables(now, frozen.disks),
       baselines: [...baselines, baseline],
@@ -181,7 +183,7 @@ async function applyRound(
 const NO_ID = new Uint8Array(0);
 
 /** Whether the live bases are what they were: logs and points may have come. */
-function isSameBase(now: Root, before: Root): boolean {
+export function isSameBase(now: Root, before: Root): boolean {
   const begunOf = ({ sync }: Root): number => (sync?.kind === 'apply' ? sync.begun : 0);
   return (
     now.sync?.kind === before.sync?.kind &&
@@ -203,7 +205,7 @@ function ours(now: Root, begun: number): Root {
   throw overtaken(now);
 }
 
-function overtaken({ generation }: Root): BlockferryError {
+export function overtaken({ generation }: Root): BlockferryError {
   return new BlockferryError('REPLICA_FENCED', 'another writer changed the base of this replica meanwhile', {
     facts: { generation },
     hint: 'see that one machine at a time applies or syncs, then run apply again',
@@ -211,7 +213,7 @@ function overtaken({ generation }: Root): BlockferryError {
 }
 
 /** What each disk has by now, with other tables: heads may have moved on. */
-function withTables({ disks }: Root, flushed: readonly DiskHead[]): readonly DiskHead[] {
+export function withTables({ disks }: Root, flushed: readonly DiskHead[]): readonly DiskHead[] {
   return disks.map((disk, i) => ({ ...disk, tables: flushed[i]!.tables }));
 }
 

@@ -12,7 +12,7 @@ import { encodeKeyring, type OpenKeyring } from './keyring.ts';
 import { KEYRING_KEY, ROOT_KEY } from './layout.ts';
 import type { Replica } from './replica.ts';
 import { retain } from './retain.ts';
-import type { Anchor, Root } from './root.ts';
+import type { Anchor, RecoveryPoint, Root } from './root.ts';
 import { checkAnchor, decodeRoot, encodeRoot, rootHash } from './root-record.ts';
 
 export type SaveAnchor = (anchor: Anchor) => Promise<void>;
@@ -20,7 +20,13 @@ export type SaveAnchor = (anchor: Anchor) => Promise<void>;
 /** What a commit changes; all else of the root stays, as far as anybody needs it (`retain`). */
 export type RootChange = Partial<Pick<Root, 'owner' | 'disks' | 'baselines' | 'points' | 'logs'>> & {
   readonly sync?: Root['sync'] | null;
+  readonly follows?: Root['follows'] | null;
 };
+
+/** Of the root behind one of generation `before`: a point that was carried from another store keeps its own. */
+export function generationOf(before: number, points: readonly RecoveryPoint[]): number {
+  return Math.max(before + 1, points.at(-1)?.generation ?? 0);
+}
 
 export class Committer {
   #replica: Replica;
@@ -94,21 +100,24 @@ export class Committer {
 
   async #commit(change: RootChange, signal: AbortSignal | undefined): Promise<Root> {
     const { record, keyring, rootEtag } = this.#replica;
-    const { sync: unfinished, ...settled } = record.root;
+    const { sync: unfinished, follows: followed, ...settled } = record.root;
     const sync = change.sync === undefined ? unfinished : change.sync;
+    const follows = change.follows === undefined ? followed : change.follows;
     const owner = change.owner ?? settled.owner;
+    const kept = retain({
+      owner,
+      baselines: change.baselines ?? settled.baselines,
+      points: change.points ?? settled.points,
+      logs: change.logs ?? settled.logs,
+    });
     const root: Root = {
       ...settled,
       owner,
+      ...(follows ? { follows } : {}),
       disks: change.disks ?? settled.disks,
-      ...retain({
-        owner,
-        baselines: change.baselines ?? settled.baselines,
-        points: change.points ?? settled.points,
-        logs: change.logs ?? settled.logs,
-      }),
+      ...kept,
       ...(sync ? { sync } : {}),
-      generation: settled.generation + 1,
+      generation: generationOf(settled.generation, kept.points),
       previous: record.hash,
       keyringCounter: keyring.keyring.counter,
       timeMs: this.#ports.clock.nowMs(),

@@ -14,7 +14,7 @@ import type { CallOptions, RetryingStore } from '../transport/index.ts';
 import { descriptionHash, encodeDescription, type ReplicaDescription } from './description.ts';
 import { encodeKeyring, type OpenKeyring } from './keyring.ts';
 import { DESCRIPTION_KEY, KEYRING_KEY, ROOT_KEY } from './layout.ts';
-import { ROOT_HASH_BYTES, type Root } from './root.ts';
+import { type Following, ROOT_HASH_BYTES, type Root } from './root.ts';
 import { decodeRoot, encodeRoot, rootHash } from './root-record.ts';
 
 /** Generation of a root that claims the place and names no replica yet. */
@@ -24,6 +24,14 @@ export const CLAIM_GENERATION = 1;
 export interface Claim {
   readonly etag: string;
   readonly record: Uint8Array;
+}
+
+/** What the first root says of a replica. */
+export interface FirstRoot {
+  readonly disks: number;
+  readonly side: Uint8Array;
+  /** Of a replica that another store's is carried to. */
+  readonly follows?: Following;
 }
 
 /** Whether anything was ever claimed there; reads no key. */
@@ -38,14 +46,14 @@ export async function isTaken(store: RetryingStore, options: CallOptions = {}): 
 export async function claimPlace(
   store: RetryingStore,
   master: Uint8Array,
-  { disks, side }: { readonly disks: number; readonly side: Uint8Array },
+  first: FirstRoot,
   ports: Ports,
   options: CallOptions = {},
 ): Promise<Claim | undefined> {
   const rootKey = deriveReplicaKeys(master).root;
   const there = await store.get(ROOT_KEY, ROOT_BYTES_MAX, options);
   if (!there) {
-    const record = encodeRoot(claim(disks, side, ports), rootKey);
+    const record = encodeRoot(claim(first, ports), rootKey);
     try {
       const etag = await store.put(ROOT_KEY, record, { ...options, ifMatch: null });
       await ports.failpoint('protect.after-claim');
@@ -92,7 +100,7 @@ export async function createReplica(
   await store.put(ROOT_KEY, encodeRoot(created, keyring.keys.root), { ...options, ifMatch: claim.etag });
 }
 
-function claim(disks: number, side: Uint8Array, ports: Ports): Root {
+function claim({ disks, side, follows }: FirstRoot, ports: Ports): Root {
   const nothing = new Uint8Array(ROOT_HASH_BYTES);
   const timeMs = ports.clock.nowMs();
   return {
@@ -103,6 +111,7 @@ function claim(disks: number, side: Uint8Array, ports: Ports): Root {
     timeMs,
     writer: 'blockferry',
     owner: { side, epoch: 1, phase: 'replicating', sinceMs: timeMs },
+    ...(follows ? { follows } : {}),
     disks: Array.from({ length: disks }, () => ({ tables: [], head: NIL_GUID })),
     baselines: [],
     points: [],

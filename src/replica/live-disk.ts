@@ -20,6 +20,7 @@ const NO_ENTRY: Uint8Array = new Uint8Array(ENTRY_BYTES);
 const FAILPOINTS = {
   sync: { slots: 'sync.after-slots', pages: 'sync.after-pages', snapshots: 'sync.after-snapshots' },
   apply: { slots: 'apply.after-slots', pages: 'apply.after-pages', snapshots: 'apply.after-snapshots' },
+  mirror: { slots: 'mirror.after-slots', pages: 'mirror.after-pages', snapshots: 'mirror.after-snapshots' },
 } as const;
 type Verb = keyof typeof FAILPOINTS;
 

@@ -31,7 +31,7 @@ export function isOwner({ owner }: Pick<Root, 'owner'>, side: Uint8Array): boole
 }
 
 /** Refuses whoever may not change what the replica holds of the disks. @throws REPLICA_OTHER_SIDE */
-export function assertReplicating(root: Pick<Root, 'owner'>, side: Uint8Array): void {
+export function assertReplicating(root: Pick<Root, 'owner' | 'follows'>, side: Uint8Array): void {
   const { phase, epoch, point, sinceMs } = root.owner;
   const facts = { phase, epoch, sinceMs, ...(point === undefined ? {} : { point }) };
   const refuse = (message: string, hint: string): never => {
@@ -44,6 +44,12 @@ export function assertReplicating(root: Pick<Root, 'owner'>, side: Uint8Array): 
     refuse(
       `the replica follows other disks than these, since epoch ${epoch}`,
       'these disks are behind: bring them up to date with blockferry failback, then commit',
+    );
+  }
+  if (root.follows) {
+    refuse(
+      'this replica follows the one in another store',
+      'replicate to the first store of the machine; this one is carried on with blockferry mirror',
     );
   }
   if (phase === 'synced') {

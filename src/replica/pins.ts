@@ -35,6 +35,8 @@ export interface PinOptions {
   readonly ports: Pick<Ports, 'clock' | 'random'>;
   readonly signal?: AbortSignal;
   readonly onNotice?: (notice: PinNotice) => void;
+  /** Logs behind this one are pinned as well, down from those that the point needs. */
+  readonly logsAfter?: number;
 }
 
 /**
@@ -114,7 +116,9 @@ class HeldPin {
 
   /** Puts the pin, or puts it anew; false if the store does not take it. */
   async hold({ record }: Replica, point: RecoveryPoint): Promise<boolean> {
-    this.#pin = pinOf(record.root, point, 0);
+    const pin = pinOf(record.root, point, 0);
+    const after = Math.min(pin.logs.after, this.#options.logsAfter ?? pin.logs.after);
+    this.#pin = { ...pin, logs: { ...pin.logs, after } };
     const isHeld = await this.#put('what is read may be deleted meanwhile');
     if (isHeld && !this.#isHeld) this.#renewing = this.#renew();
     this.#isHeld ||= isHeld;

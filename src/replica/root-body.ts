@@ -23,6 +23,7 @@ import {
   sameTables,
   type TableReference,
 } from './root.ts';
+import { STATE_BYTES } from './state-name.ts';
 
 /** 64 TiB in 64 KiB chunks has 386 table pages. */
 const TABLES_MAX = 512;
@@ -40,13 +41,17 @@ export const pointDiskJson = (disk: PointDisk) => ({
   baseSnapshots: disk.baseSnapshots.map((s) => ({ ...s })),
 });
 
+function baselineJson({ generation, appliedLog, state, disks }: Baseline) {
+  return { generation, appliedLog, state: state && hex(state), disks: disks.map(pointDiskJson) };
+}
+
 function syncJson(sync: SyncState) {
   const suspect = sync.suspect.map((range) => ({ ...range }));
   return sync.kind === 'apply' ? { ...sync, suspect } : { ...sync, source: hex(sync.source), suspect };
 }
 
 export function rootJson(root: Root) {
-  const { generation, keyringCounter, timeMs, writer, owner, sync } = root;
+  const { generation, keyringCounter, timeMs, writer, owner, follows, sync } = root;
   return {
     generation,
     previous: hex(root.previous),
@@ -55,8 +60,9 @@ export function rootJson(root: Root) {
     timeMs,
     writer,
     owner: { ...owner, side: hex(owner.side) },
+    follows: follows && { ...follows },
     disks: root.disks.map(({ tables, head }) => ({ tables: tablesJson(tables), head })),
-    baselines: root.baselines.map((baseline) => ({ ...baseline, disks: baseline.disks.map(pointDiskJson) })),
+    baselines: root.baselines.map(baselineJson),
     points: root.points.map((point) => ({ ...point })),
     logs: root.logs.map((log) => ({ ...log, id: hex(log.id) })),
     sync: sync && syncJson(sync),
@@ -81,6 +87,7 @@ export function rootFull(what: string, count: number, max: number): BlockferryEr
 /** Reads and checks a body. */
 export function readRoot(json: JsonReader): Root {
   const sync = json.optional('sync');
+  const follows = json.optional('follows');
   const root = {
     generation: json.field('generation').integer(1, COUNT_MAX),
     previous: json.field('previous').hex(ROOT_HASH_BYTES),
@@ -89,6 +96,7 @@ export function readRoot(json: JsonReader): Root {
     timeMs: json.field('timeMs').integer(0, COUNT_MAX),
     writer: json.field('writer').string(),
     owner: readOwner(json.field('owner')),
+    ...(follows ? { follows: { generation: follows.field('generation').integer(1, COUNT_MAX) } } : {}),
     disks: json
       .field('disks')
       .list(DISKS_PER_ITEM_MAX)
@@ -135,9 +143,11 @@ function readTables(json: JsonReader): readonly TableReference[] {
 }
 
 function readBaseline(json: JsonReader): Baseline {
+  const state = json.optional('state')?.hex(STATE_BYTES);
   return {
     generation: json.field('generation').integer(1, COUNT_MAX),
     appliedLog: json.field('appliedLog').integer(0, COUNT_MAX),
+    ...(state === undefined ? {} : { state }),
     disks: json.field('disks').list(DISKS_PER_ITEM_MAX).map(readPointDisk),
   };
 }

@@ -31,6 +31,8 @@ export interface Baseline {
   readonly generation: number;
   /** Logs up to this one are in it; 0: none. */
   readonly appliedLog: number;
+  /** Name of its content, the same in every store (state-name.ts); absent in roots that are older than names. */
+  readonly state?: Uint8Array;
   readonly disks: readonly PointDisk[];
 }
 
@@ -98,6 +100,12 @@ export interface DiskHead {
   readonly head: string;
 }
 
+/** A replica that carries on what another store holds (docs/mirror.md). */
+export interface Following {
+  /** Generation of the other store's root that was carried last. */
+  readonly generation: number;
+}
+
 export interface Root {
   readonly generation: number;
   /** SHA-256 of the previous root record; zeros for the first. */
@@ -109,6 +117,8 @@ export interface Root {
   /** Who wrote it, for people. */
   readonly writer: string;
   readonly owner: Owner;
+  /** Absent where the owner itself replicates to this store. */
+  readonly follows?: Following;
   /** In the order of the description. The tables are the newest baseline's unless `sync` is there. */
   readonly disks: readonly DiskHead[];
   /** Oldest first. Empty until the first sync ends. */

@@ -33,6 +33,8 @@ export interface LogAccess extends ReadAccess {
   readonly pool: Pick<WorkerPool, 'openFrame' | 'threads'>;
   /** Bytes that are fetched and opened ahead; less for whoever reads many logs at a time. */
   readonly aheadBytes?: number;
+  /** Gets each range of the object as the store has it, in order; the frames in it are opened behind that. */
+  readonly onRange?: (bytes: Uint8Array) => Promise<void>;
 }
 
 /**
@@ -89,6 +91,7 @@ class FrameCutter {
   readonly #requestBytes: number;
   readonly #read: (offset: number, lengthBytes: number) => Promise<Uint8Array>;
   readonly #ended: AbortController = new AbortController();
+  readonly #onRange: LogAccess['onRange'];
   /** Ranges on their way, in order, and how far they go. */
   readonly #requests: Promise<Uint8Array>[] = [];
   #requestedBytes = 0;
@@ -97,11 +100,13 @@ class FrameCutter {
   #rangeBytes = 0;
   #position = 0;
 
-  constructor(replica: Replica, log: ShippedLog, { lanes, signal: outer }: ReadAccess, requestBytes: number) {
+  constructor(replica: Replica, log: ShippedLog, access: LogAccess, requestBytes: number) {
+    const { lanes, signal: outer, onRange } = access;
     const key = logKey(log);
     const signal = AbortSignal.any([outer, this.#ended.signal]);
     const { sizeBytes } = log;
     this.#log = log;
+    this.#onRange = onRange;
     this.#requestBytes = Math.max(REQUEST_BYTES_MIN, Math.min(REQUEST_BYTES_MAX, Math.floor(requestBytes)));
     this.#read = (offset, lengthBytes) =>
       committed(key, 'REPLICA_LOG', () =>
@@ -149,6 +154,7 @@ class FrameCutter {
     }
     this.#range = await this.#requests.shift()!;
     this.#rangeBytes = 0;
+    await this.#onRange?.(this.#range);
   }
 }
 

@@ -37,6 +37,7 @@ import {
   type SuspectRange,
 } from './root.ts';
 import { sourceChanged, sourceStamp } from './source-stamp.ts';
+import { STATE_BYTES } from './state-name.ts';
 import { condenseSuspects, INHERITED_SUSPECTS_MAX, SyncLedger } from './sync-ledger.ts';
 import { damageNotice, type SyncNotice, startNotices } from './sync-notices.ts';
 import { dataBytes } from './sync-plan.ts';
@@ -251,7 +252,8 @@ async function commitBaseline(setup: SyncSetup, live: readonly LiveDisk[]): Prom
   const { committer, tracked, ports, signal } = setup;
   return committer.commit(async (root) => {
     // What was read is newer than all logs, so they have nothing to add to it.
-    const { disks, baseline } = await freezeLiveDisks(root, live, newestLog(root), 'sync', ports);
+    const { disks, baseline: frozen } = await freezeLiveDisks(root, live, newestLog(root), 'sync', ports);
+    const baseline = { ...frozen, state: ports.random.bytes(STATE_BYTES) };
     // No change log leads from what the replica held to this.
     const heads = tracked?.heads ?? disks.map(() => randomGuid(ports.random.bytes(GUID_BYTES)));
     return {

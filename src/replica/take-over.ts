@@ -44,8 +44,9 @@ export function takeOver(root: Root, take: TakeOver): RootChange {
     point: point.id,
     sinceMs: take.nowMs,
   };
-  if (isNewestState(root, point)) return { owner, points: [point] };
-  return { owner, points: [point], ...giveUpNewer(root, point, take.random) };
+  // Whatever this replica followed, it is the new owner's now.
+  if (isNewestState(root, point)) return { owner, follows: null, points: [point] };
+  return { owner, follows: null, points: [point], ...giveUpNewer(root, point, take.random) };
 }
 
 function checkTake(root: Root, { point: id, epoch, newestGeneration, planned, discardNewer }: TakeOver): RecoveryPoint {

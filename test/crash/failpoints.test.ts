@@ -14,6 +14,8 @@ const ELSEWHERE: readonly FailpointName[] = [
   ...(['planned.after-stop', 'planned.after-proof', 'commit.after-tracking'] as const),
   ...(['ship.after-part', 'ship.after-upload'] as const),
   ...(['apply.after-intent', 'apply.after-slots', 'apply.after-pages', 'apply.after-snapshots'] as const),
+  ...(['mirror.after-intent', 'mirror.after-slots', 'mirror.after-pages', 'mirror.after-snapshots'] as const),
+  'mirror.after-log',
   ...(['track.before-barrier', 'track.after-barrier', 'ship.before-acknowledge'] as const),
   ...(['hrl.after-create', 'hrl.after-block', 'hrl.after-sync', 'hrl.after-data', 'hrl.after-close'] as const),
 ];

@@ -36,7 +36,7 @@ const take = (change: Partial<TakeOver> = {}): TakeOver => ({
 
 /** The root that is committed. */
 function after(root: Root, change: ReturnType<typeof takeOver>): Root {
-  const { sync = root.sync, ...rest } = change;
+  const { sync = root.sync, follows: _following, ...rest } = change;
   const merged = { ...root, ...rest };
   const { sync: _, ...settled } = merged;
   return { ...settled, ...retain(merged), ...(sync ? { sync } : {}), generation: root.generation + 1 };

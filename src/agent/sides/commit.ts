@@ -22,7 +22,7 @@ import {
 import { diskStamp, RestingTracking } from '../../tracker/index.ts';
 import { loadKeys } from '../key-sources.ts';
 import { type ItemState, LocalItem } from '../local-state.ts';
-import { openOwn, sessionSignal, withDisks, withOwn, withStore } from '../open-item.ts';
+import { openOwn, publicUrl, sessionSignal, withDisks, withOwn, withStore } from '../open-item.ts';
 import { refuseIllegal } from '../refuse.ts';
 import { contentIds, trackedItem } from '../tracking.ts';
 import type { CommitReport, CommitRequest, Session } from '../types.ts';
@@ -113,13 +113,19 @@ function stateAfter(
   const disks = record.disks.map(({ path }) => path);
   const formats = record.disks.map(({ format }) => format);
   const former = before && record.fromOurs ? { disks: before.disks, formats: before.formats } : before?.former;
-  const { former: _, ...kept } = before ?? {
+  const {
+    former: _,
+    also,
+    ...kept
+  } = before ?? {
     name: item.name,
     replicaId: description.replicaId,
     leaseId: randomGuid(random.bytes(16)).toLowerCase(),
     keys: record.keys,
   };
-  return { ...kept, url: record.url, disks, formats, side: record.side, ...(former ? { former } : {}) };
+  // What took over in another store than the first replicates there, and nothing follows it before somebody says so.
+  const follow = also && before && publicUrl(before.url) === publicUrl(record.url) ? { also } : {};
+  return { ...kept, ...follow, url: record.url, disks, formats, side: record.side, ...(former ? { former } : {}) };
 }
 
 /** Refusals that only a root can cause which is not ours, and which no put of ours that is under way can follow. */

@@ -6,7 +6,7 @@
  * chunks that are durably staged are not fetched again whatever happened.
  */
 import { bytesEqual } from '../../bytes.ts';
-import { chunkCount, ENTRIES_PER_PAGE, isZeroEntry, readEntry } from '../../chunker/index.ts';
+import { chunkCount } from '../../chunker/index.ts';
 import { BlockferryError } from '../../errors.ts';
 import type { Ports } from '../../ports.ts';
 import type { VirtualDisk } from '../../vhd/index.ts';
@@ -14,10 +14,10 @@ import type { WorkerPool } from '../../workers/index.ts';
 import { compareWindows, differingChunks } from '../compare-windows.ts';
 import type { DiskDescription } from '../description.ts';
 import { FrozenDisk, type ReadAccess } from '../frozen-disk.ts';
-import type { ManifestTree } from '../manifest-tree.ts';
 import type { Replica } from '../replica.ts';
 import { type Baseline, baselineOf, isProcessed, type RecoveryPoint } from '../root.ts';
 import { sourceChanged, sourceStamp } from '../source-stamp.ts';
+import { treeDifferences } from '../tree-differences.ts';
 import { type FillCounts, StageFill } from './stage-fill.ts';
 import type { Stage } from './stage-folder.ts';
 import type { StagedPoint } from './stage-state.ts';
@@ -168,20 +168,4 @@ function assertStaging({ directory, phase }: Stage): void {
     facts: { source: directory, phase },
     hint: phase === 'complete' ? 'lay it into the disk first' : 'remove it, and stage anew',
   });
-}
-
-/** Chunks that two trees of one disk say different content of, ascending. */
-async function* treeDifferences(before: ManifestTree, after: ManifestTree): AsyncGenerator<number> {
-  const chunks = chunkCount(after.geometry);
-  for await (const page of after.differingPages(before)) {
-    const end = Math.min(chunks, (page + 1) * ENTRIES_PER_PAGE);
-    for (let chunk = page * ENTRIES_PER_PAGE; chunk < end; chunk += 1) {
-      if (!isSameContent(await before.entry(chunk), await after.entry(chunk))) yield chunk;
-    }
-  }
-}
-
-function isSameContent(a: Uint8Array, b: Uint8Array): boolean {
-  if (isZeroEntry(a) || isZeroEntry(b)) return isZeroEntry(a) && isZeroEntry(b);
-  return bytesEqual(readEntry(a)!.fingerprint, readEntry(b)!.fingerprint);
 }
