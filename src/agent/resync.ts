@@ -3,6 +3,7 @@ import { chunkRuns, type SuspectRange, verifyDisk } from '../replica/index.ts';
 import { bringCurrent } from './bring-current.ts';
 import { LocalItem } from './local-state.ts';
 import { type OwnReplica, readAccess, withLock, withOwn, withWorkers } from './open-item.ts';
+import { withReasons } from './refuse.ts';
 import { trackedItem, withTracking } from './tracking.ts';
 import type { Session, SyncReport } from './types.ts';
 
@@ -17,13 +18,15 @@ export interface ResyncRequest {
 export async function resync(session: Session, name: string, request: ResyncRequest = {}): Promise<SyncReport> {
   const item = new LocalItem(session.home, name, session.ports.files);
   const state = await item.load();
-  return withLock(session, item, () =>
-    withOwn(session, name, (own) =>
-      withTracking(trackedItem(session, item, state, own.replica.description), async (tracking) => {
-        const suspect = request.verifyTarget ? await damagedRanges(session, own) : [];
-        const phase = own.replica.record.root.baselines.length === 0 ? 'initial' : 'resync';
-        return bringCurrent(session, own, tracking, { phase, full: request.full ?? false, suspect });
-      }),
+  return withReasons(session, name, 'resync', () =>
+    withLock(session, item, () =>
+      withOwn(session, name, (own) =>
+        withTracking(trackedItem(session, item, state, own.replica.description), async (tracking) => {
+          const suspect = request.verifyTarget ? await damagedRanges(session, own) : [];
+          const phase = own.replica.record.root.baselines.length === 0 ? 'initial' : 'resync';
+          return bringCurrent(session, own, tracking, { phase, full: request.full ?? false, suspect });
+        }),
+      ),
     ),
   );
 }

@@ -16,6 +16,7 @@ import {
   withWorkers,
   withWriter,
 } from './open-item.ts';
+import { withReasons } from './refuse.ts';
 import { type LogSource, trackedItem, withTracking } from './tracking.ts';
 import type { Session, ShipReport, ShipRequest } from './types.ts';
 
@@ -24,7 +25,9 @@ const FREEZE_MS = 30_000;
 
 /** Ships what was logged since the last cycle. */
 export function ship(session: Session, name: string, request: ShipRequest = {}): Promise<ShipReport> {
-  return withMember(session, name, ({ own, logs }) => cycle(session, own, logs, request));
+  return withReasons(session, name, 'ship', () =>
+    withMember(session, name, ({ own, logs }) => cycle(session, own, logs, request)),
+  );
 }
 
 /** An item with its replica and its logs, locked. */

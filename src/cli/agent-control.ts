@@ -56,17 +56,26 @@ function add(agent: Command, start: Start, name: string, summary: string, body: 
   withExample(command, `blockferry agent ${name}${takesName ? ' web1' : ''} --config /etc/blockferry/agent.yaml`);
   command.action(async (first: unknown) => {
     await start(command, async (context) => {
-      const { config } = command.optsWithGlobals<Options>();
-      const home = config === undefined ? undefined : (await readConfig(config, context.ports)).home;
-      const control = await connectAgent(home ?? context.home);
-      try {
-        await body(control, context, takesName ? String(first) : '');
-      } finally {
-        control.close();
-      }
+      await withAgent(command, context, (control) => body(control, context, takesName ? String(first) : ''));
       return EXIT.done;
     });
   });
+}
+
+/** Runs `work` with the agent that `--config` or `--home` names. */
+export async function withAgent<T>(
+  command: Command,
+  context: Context,
+  work: (control: AgentControl) => Promise<T>,
+): Promise<T> {
+  const { config } = command.optsWithGlobals<Options>();
+  const home = config === undefined ? undefined : (await readConfig(config, context.ports)).home;
+  const control = await connectAgent(home ?? context.home);
+  try {
+    return await work(control);
+  } finally {
+    control.close();
+  }
 }
 
 function addNamed(

@@ -3,6 +3,7 @@ import { type Agent, type AgentConfig, BlockferryError, readConfig, startAgent }
 import { addAgentCommands } from './agent-control.ts';
 import { agentLog } from './agent-log.ts';
 import { agentProcesses } from './agent-processes.ts';
+import { addAgentSides } from './agent-sides.ts';
 import type { AddCommand, Context } from './context.ts';
 import { EXIT } from './exit-codes.ts';
 import { withExample } from './options.ts';
@@ -29,6 +30,7 @@ export const addAgent: AddCommand = (program, start) => {
     });
   });
   addAgentCommands(command, start);
+  addAgentSides(command, start);
 };
 
 function configPath({ config }: Options): string {

@@ -1,11 +1,12 @@
 /** `commit NAME`: what was brought back takes over. */
-import { type CommitReport, commit } from '../index.ts';
-import type { AddCommand } from './context.ts';
-import { EXIT } from './exit-codes.ts';
+import type { Command } from 'commander';
+import { type CommitReport, type CommitRequest, commit } from '../index.ts';
+import type { AddCommand, Context } from './context.ts';
+import { EXIT, type ExitCode } from './exit-codes.ts';
 import { withExample } from './options.ts';
 import { sessionOf } from './session.ts';
 
-interface Options {
+export interface CommitOptions {
   readonly discardNewer?: true;
   readonly end?: true;
 }
@@ -19,21 +20,30 @@ export const addCommit: AddCommand = (program, start) => {
         'points but theirs are given up, and the old side can ship no more. What their guest writes under track is the ' +
         'next delta; reverse begins to replicate it.',
     )
-    .argument('<name>', 'name of the item')
-    .option('--discard-newer', 'give up what the old side has shipped since the failover was begun')
-    .option('--end', 'end protection ("complete migration"): nobody replicates the item any more, the replica stays');
-  withExample(command, 'blockferry commit web1');
-  command.action(async (name: string, { discardNewer, end }: Options) => {
-    await start(command, async (context) => {
-      const report = await commit(sessionOf(context), name, {
-        ...(discardNewer ? { discardNewer } : {}),
-        ...(end ? { end } : {}),
-      });
-      await context.output.result({ type: 'commit', ...report }, () => commitLines(report));
-      return EXIT.done;
-    });
+    .argument('<name>', 'name of the item');
+  withExample(withCommitOptions(command), 'blockferry commit web1');
+  command.action(async (name: string, options: CommitOptions) => {
+    await start(command, async (context) =>
+      tellCommit(context, await commit(sessionOf(context), name, commitRequest(options))),
+    );
   });
 };
+
+/** Adds `--discard-newer` and `--end`. */
+export function withCommitOptions(command: Command): Command {
+  return command
+    .option('--discard-newer', 'give up what the old side has shipped since the failover was begun')
+    .option('--end', 'end protection ("complete migration"): nobody replicates the item any more, the replica stays');
+}
+
+export function commitRequest({ discardNewer, end }: CommitOptions): CommitRequest {
+  return { ...(discardNewer ? { discardNewer } : {}), ...(end ? { end } : {}) };
+}
+
+export async function tellCommit({ output }: Context, report: CommitReport): Promise<ExitCode> {
+  await output.result({ type: 'commit', ...report }, () => commitLines(report));
+  return EXIT.done;
+}
 
 function commitLines({ item, epoch, phase, pointId, disks, tracking }: CommitReport): string[] {
   if (phase === 'ended') return [`${item}: protection is ended, the replica stays as it is at point ${pointId}`];

@@ -1,17 +1,20 @@
 /** `failback NAME --mode delta|full`: the way back to the side that is not the owner. */
-import { Option } from 'commander';
-import { type DiskFormat, type FailbackReport, failback, formatSize } from '../index.ts';
-import type { AddCommand } from './context.ts';
-import { EXIT } from './exit-codes.ts';
+import { type Command, Option } from 'commander';
+import { type DiskFormat, type FailbackReport, type FailbackRequest, failback, formatSize } from '../index.ts';
+import type { AddCommand, Context } from './context.ts';
+import { EXIT, type ExitCode } from './exit-codes.ts';
 import { count, formatDuration } from './format.ts';
 import { formatOption, withExample } from './options.ts';
 import { sessionOf, type TransferOptions, withTransferOptions } from './session.ts';
 
-interface Options extends TransferOptions {
+/** What is said of the failback itself, whoever carries it out. */
+export interface FailbackOptions {
   readonly mode: 'delta' | 'full';
   readonly out?: string;
   readonly format?: DiskFormat;
 }
+
+interface Options extends FailbackOptions, TransferOptions {}
 
 export const addFailback: AddCommand = (program, start) => {
   const command = program
@@ -22,7 +25,18 @@ export const addFailback: AddCommand = (program, start) => {
         'what differs beside them, and lays it into them once the owner has stopped; full writes new files. Then commit or ' +
         'cancel. Exit 3: all is staged, and the owner elsewhere has to stop first (failover --planned in its home).',
     )
-    .argument('<name>', 'name of the item')
+    .argument('<name>', 'name of the item');
+  withExample(withTransferOptions(withFailbackOptions(command)), 'blockferry failback web1 --mode delta');
+  command.action(async (name: string, options: Options) => {
+    await start(command, async (context) =>
+      tellFailback(context, await failback(sessionOf(context, options), name, failbackRequest(options))),
+    );
+  });
+};
+
+/** Adds `--mode`, `--out` and `--format`. */
+export function withFailbackOptions(command: Command): Command {
+  return command
     .addOption(
       new Option('--mode <mode>', 'delta: what differs, into the disks that are there; full: new files')
         .choices(['delta', 'full'])
@@ -30,20 +44,20 @@ export const addFailback: AddCommand = (program, start) => {
     )
     .option('--out <dir>', 'directory for the new files (default: a new folder beside the old disks)')
     .addOption(formatOption('--format', 'format of the new files (default: that of the old disks)'));
-  withExample(withTransferOptions(command), 'blockferry failback web1 --mode delta');
-  command.action(async (name: string, options: Options) => {
-    await start(command, async (context) => {
-      const { mode, out, format } = options;
-      const report = await failback(sessionOf(context, options), name, {
-        mode,
-        ...(out === undefined ? {} : { outDirectory: out }),
-        ...(format === undefined ? {} : { format }),
-      });
-      await context.output.result({ type: 'failback', ...report }, () => failbackLines(report));
-      return report.state === 'ready' ? EXIT.done : EXIT.differences;
-    });
-  });
-};
+}
+
+export function failbackRequest({ mode, out, format }: FailbackOptions): FailbackRequest {
+  return {
+    mode,
+    ...(out === undefined ? {} : { outDirectory: out }),
+    ...(format === undefined ? {} : { format }),
+  };
+}
+
+export async function tellFailback({ output }: Context, report: FailbackReport): Promise<ExitCode> {
+  await output.result({ type: 'failback', ...report }, () => failbackLines(report));
+  return report.state === 'ready' ? EXIT.done : EXIT.differences;
+}
 
 function failbackLines({ item, state, pointId, disks, elapsedMs }: FailbackReport): string[] {
   const lines = disks.map(

@@ -1,15 +1,18 @@
 /** `failover NAME`: brings the disks of a recovery point back. */
+import type { Command } from 'commander';
 import {
   BlockferryError,
   type DiskFormat,
   type FailoverReport,
+  type FailoverRequest,
   failover,
   failoverPlanned,
   formatSize,
   type PlannedReport,
+  type PlannedRequest,
 } from '../index.ts';
 import type { AddCommand, Context } from './context.ts';
-import { EXIT } from './exit-codes.ts';
+import { EXIT, type ExitCode } from './exit-codes.ts';
 import { formatDuration, formatTime } from './format.ts';
 import { formatOption, withExample } from './options.ts';
 import {
@@ -21,13 +24,16 @@ import {
   withTransferOptions,
 } from './session.ts';
 
-interface Options extends FromOptions, TransferOptions {
+/** What is said of the failover itself, whoever carries it out. */
+export interface FailoverOptions {
   readonly point: string;
   readonly out?: string;
   readonly format?: DiskFormat;
   readonly test?: true;
   readonly planned?: true;
 }
+
+interface Options extends FailoverOptions, FromOptions, TransferOptions {}
 
 export const addFailover: AddCommand = (program, start) => {
   const command = program
@@ -37,7 +43,26 @@ export const addFailover: AddCommand = (program, start) => {
       'Writes the disks of a recovery point into a directory, byte for byte or not at all. A disk appears under its name ' +
         'only when it is complete. The replica is only read; commit lets the disks take over, cancel removes them.',
     )
-    .argument('<name>', 'name of the item')
+    .argument('<name>', 'name of the item');
+  withExample(
+    withTransferOptions(withFromOptions(withFailoverOptions(command))),
+    'blockferry failover web1 --from file:///srv/replicas/web1 --key-file web1.key --out /srv/restored',
+  );
+  command.action(async (name: string, options: Options) => {
+    await start(command, async (context) => {
+      const session = sessionOf(context, options);
+      if (options.planned && options.from === undefined) {
+        return tellPlanned(context, await failoverPlanned(session, name, plannedRequest(options)));
+      }
+      const request = { ...failoverRequest(options), ...(options.planned ? { planned: true } : {}) };
+      return tellFailover(context, await failover(session, referenceOf(name, options), request));
+    });
+  });
+};
+
+/** Adds `--point`, `--out`, `--format`, `--test` and `--planned`. */
+export function withFailoverOptions(command: Command): Command {
+  return command
     .option(
       '--point <point>',
       'latest, latest-processed, latest-app-consistent, the id of a point, or a time (ISO 8601): the newest point not after it',
@@ -50,39 +75,37 @@ export const addFailover: AddCommand = (program, start) => {
       '--planned',
       'lose nothing: stop guest writes, ship the last delta, prove that disks and replica are equal. In the home of the owner; --out may be left out there. With --from: bring back what the owner has stopped at',
     );
-  withExample(
-    withTransferOptions(withFromOptions(command)),
-    'blockferry failover web1 --from file:///srv/replicas/web1 --key-file web1.key --out /srv/restored',
-  );
-  command.action(async (name: string, options: Options) => {
-    await start(command, async (context) => {
-      if (options.planned && options.from === undefined) return planned(context, name, options);
-      const { point, out, format, test, planned: isPlanned } = options;
-      if (out === undefined) throw usage('it is not said where to bring the disks back', 'add --out DIR');
-      const report = await failover(sessionOf(context, options), referenceOf(name, options), {
-        point,
-        outDirectory: out,
-        ...(format === undefined ? {} : { format }),
-        ...(test === undefined ? {} : { test }),
-        ...(isPlanned === undefined ? {} : { planned: isPlanned }),
-      });
-      await context.output.result({ type: 'failover', ...report }, () => failoverLines(report));
-      return EXIT.done;
-    });
-  });
-};
+}
 
-async function planned(context: Context, name: string, options: Options): Promise<typeof EXIT.done> {
-  const { out, format, test, point } = options;
+/** @throws USAGE if it is not said where to */
+export function failoverRequest({ point, out, format, test }: FailoverOptions): Omit<FailoverRequest, 'planned'> {
+  if (out === undefined) throw usage('it is not said where to bring the disks back', 'add --out DIR');
+  return {
+    point,
+    outDirectory: out,
+    ...(format === undefined ? {} : { format }),
+    ...(test === undefined ? {} : { test }),
+  };
+}
+
+/** @throws USAGE for options that a planned failover cannot have */
+export function plannedRequest({ out, format, test, point }: FailoverOptions): PlannedRequest {
   if (test) throw usage('a failover is either a test or planned', 'leave out --test or --planned');
   if (point !== 'latest') throw usage('a planned failover is to the last moment', 'leave out --point or --planned');
-  const report = await failoverPlanned(sessionOf(context, options), name, {
+  return {
     ...(out === undefined ? {} : { outDirectory: out }),
     ...(format === undefined ? {} : { format }),
-  });
+  };
+}
+
+export async function tellFailover({ output }: Context, report: FailoverReport): Promise<ExitCode> {
+  await output.result({ type: 'failover', ...report }, () => failoverLines(report));
+  return EXIT.done;
+}
+
+export async function tellPlanned({ output }: Context, report: PlannedReport): Promise<ExitCode> {
   const { failover: restored, ...stopped } = report;
-  const record = { type: 'failover', ...stopped, ...restored };
-  await context.output.result(record, () => plannedLines(report));
+  await output.result({ type: 'failover', ...stopped, ...restored }, () => plannedLines(report));
   return EXIT.done;
 }
 

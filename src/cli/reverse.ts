@@ -1,7 +1,7 @@
 /** `reverse NAME`: the side that took over begins to replicate. */
 import { formatSize, type ReverseReport, reverse } from '../index.ts';
-import type { AddCommand } from './context.ts';
-import { EXIT } from './exit-codes.ts';
+import type { AddCommand, Context } from './context.ts';
+import { EXIT, type ExitCode } from './exit-codes.ts';
 import { withExample } from './options.ts';
 import { sessionOf, type TransferOptions, withTransferOptions } from './session.ts';
 
@@ -16,13 +16,14 @@ export const addReverse: AddCommand = (program, start) => {
     .argument('<name>', 'name of the item');
   withExample(withTransferOptions(command), 'blockferry reverse web1');
   command.action(async (name: string, options: TransferOptions) => {
-    await start(command, async (context) => {
-      const report = await reverse(sessionOf(context, options), name);
-      await context.output.result({ type: 'reverse', ...report }, () => reverseLines(report));
-      return EXIT.done;
-    });
+    await start(command, async (context) => tellReverse(context, await reverse(sessionOf(context, options), name)));
   });
 };
+
+export async function tellReverse({ output }: Context, report: ReverseReport): Promise<ExitCode> {
+  await output.result({ type: 'reverse', ...report }, () => reverseLines(report));
+  return EXIT.done;
+}
 
 function reverseLines({ item, by, pointId, sentBytes, readBytes }: ReverseReport): string[] {
   const how = by === 'logs' ? `${formatSize(readBytes)} of tracked writes` : `${formatSize(readBytes)} compared`;

@@ -79,14 +79,15 @@ export function sessionOf(context: Context, options: TransferOptions = {}): Sess
     home: context.home,
     environment: connectionString ? { connectionString } : {},
     signal: context.signal,
-    onEvent: (event) => tell(event, context),
+    onEvent: (event) => tellItemEvent(event, context),
     ...(workers === undefined ? {} : { workers }),
     ...(lanes === undefined ? {} : { lanes }),
     ...(bandwidth === undefined ? {} : { bandwidthBytesPerSecond: bandwidth }),
   };
 }
 
-function tell(event: ItemEvent, { output, progress }: Context): void {
+/** What an operation has to say meanwhile, as every command shows it. */
+export function tellItemEvent(event: ItemEvent, { output, progress }: Context): void {
   switch (event.type) {
     case 'progress': {
       const { phase, disk, doneBytes, totalBytes, transferredBytes } = event;

@@ -68,7 +68,7 @@ describe.skipIf(missing)('the full circle', () => {
     await sides.serve('a', async (tracker) => {
       await expect(qemuIo(tracker.uri('d0'), ['write -P 0x33 5M 4k'])).rejects.toThrow();
     });
-    await sides.refuse('a', ['ship', 'vm'], 6, 'stopped for a planned failover');
+    await sides.refuse('a', ['ship', 'vm'], 6, 'for a planned failover');
 
     await sides.run('b', ['failover', 'vm', '--planned', ...sides.from, '--out', out, '--format', 'vhdx']);
     expect(await sides.content(there)).toEqual(await sides.content());
@@ -133,7 +133,7 @@ describe.skipIf(missing)('the full circle', () => {
     await sides.run('a', ['commit', 'vm']);
     expect(await sides.run('a', ['reverse', 'vm'])).toMatchObject({ by: 'logs', sentBytes: 0 });
     expect(await sides.run('a', ['commit', 'vm', '--end'])).toMatchObject({ phase: 'ended' });
-    await sides.refuse('a', ['ship', 'vm'], 6, 'protection of this item was ended');
+    await sides.refuse('a', ['ship', 'vm'], 6, 'protection was ended');
   });
 
   test('with new files: failback --mode full', async () => {

@@ -2,10 +2,12 @@
 import { connect, type Socket } from 'node:net';
 import { BlockferryError, fromWire, type WireError } from '../../errors.ts';
 import { readLines } from '../../tracker/index.ts';
+import type { ItemEvent } from '../types.ts';
 import { type AgentCall, type AgentCalls, agentSocketPath } from './control-protocol.ts';
 import type { ConfigChanges } from './engine.ts';
 import { EventStreams } from './event-streams.ts';
-import type { AgentEvent, AgentStatus } from './types.ts';
+import type { OperateOptions, OperatorReports, OperatorRequests } from './operator-verbs.ts';
+import type { AgentEvent, AgentStatus, OperatorVerb } from './types.ts';
 
 /** An agent that runs elsewhere. Each call throws what the agent answers, and AGENT_GONE if it ends before. */
 export interface AgentControl {
@@ -15,6 +17,13 @@ export interface AgentControl {
   resume(name: string): Promise<void>;
   retry(name: string): Promise<void>;
   resync(name: string): Promise<void>;
+  /** Runs a verb that changes sides in the machine's turn. The signal stops it at its next safe place. */
+  operate<V extends OperatorVerb>(
+    verb: V,
+    name: string,
+    request: OperatorRequests[V],
+    options?: OperateOptions,
+  ): Promise<OperatorReports[V]>;
   /** Events from this call on, until the agent ends or the signal fires. */
   events(signal?: AbortSignal): AsyncIterableIterator<AgentEvent>;
   close(): void;
@@ -40,8 +49,18 @@ export async function connectAgent(home: string): Promise<AgentControl> {
 }
 
 interface Waiting {
+  readonly onEvent: ((event: ItemEvent) => void) | undefined;
   readonly resolve: (result: never) => void;
   readonly reject: (error: unknown) => void;
+}
+
+/** A line of the agent. */
+interface Told {
+  readonly id?: number;
+  readonly result?: never;
+  readonly error?: WireError;
+  readonly event?: AgentEvent;
+  readonly said?: ItemEvent;
 }
 
 class AgentConnection implements AgentControl {
@@ -85,6 +104,25 @@ class AgentConnection implements AgentControl {
     await this.#call('resync', { name });
   }
 
+  async operate<V extends OperatorVerb>(
+    verb: V,
+    name: string,
+    request: OperatorRequests[V],
+    { signal, onEvent }: OperateOptions = {},
+  ): Promise<OperatorReports[V]> {
+    const answer = this.#call(verb, { ...request, name }, onEvent);
+    const call = this.#lastId;
+    // Its answer is waited for all the same: only then has it ended.
+    const onAbort = (): void => void this.#call('stop', { call }).catch(() => {});
+    if (signal?.aborted) onAbort();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      return (await answer) as OperatorReports[V];
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
   async *events(signal?: AbortSignal): AsyncGenerator<AgentEvent, void> {
     const events = this.#events.open();
     const onAbort = (): void => void this.#socket.destroy();
@@ -104,12 +142,16 @@ class AgentConnection implements AgentControl {
     this.#socket.unref();
   }
 
-  #call<Call extends AgentCall>(call: Call, request: object = {}): Promise<AgentCalls[Call]> {
+  #call<Call extends AgentCall>(
+    call: Call,
+    request: object = {},
+    onEvent?: (event: ItemEvent) => void,
+  ): Promise<AgentCalls[Call]> {
     this.#lastId += 1;
     const id = this.#lastId;
     return new Promise((resolve, reject) => {
       if (this.#socket.destroyed) return reject(gone());
-      this.#waiting.set(id, { resolve, reject });
+      this.#waiting.set(id, { resolve, reject, onEvent });
       this.#socket.write(`${JSON.stringify({ ...request, id, do: call })}\n`);
     });
   }
@@ -117,10 +159,14 @@ class AgentConnection implements AgentControl {
   #take(line: string): void {
     // The peer is our own program and our own user; whatever else answers there is not talked to any further.
     try {
-      const told = JSON.parse(line) as { id?: number; result?: never; error?: WireError; event?: AgentEvent };
+      const told = JSON.parse(line) as Told;
       if (told.event) this.#events.push(told.event);
       if (told.id === undefined) return;
       const waiting = this.#waiting.get(told.id);
+      if (told.said) {
+        waiting?.onEvent?.(told.said);
+        return;
+      }
       this.#waiting.delete(told.id);
       if (told.error) waiting?.reject(fromWire(told.error));
       else waiting?.resolve(told.result as never);

@@ -17,20 +17,20 @@ import { asBlockferryError, contextOf, stopped } from './operation-context.ts';
 import type { Shares } from './shares.ts';
 import type {
   AgentHappening,
-  AgentVerb,
   GroupConfig,
   GroupOperations,
   GroupStanding,
   GroupStatus,
   GroupTrouble,
+  RunningVerb,
 } from './types.ts';
 
 /** Failed cycles in a row after which the members ship by themselves: two minutes, with the ladder of retries. */
 const APART_AFTER = 3;
 /** How long members that have given their turn wait for one that has not. */
 const TURN_WAIT_MS = 60_000;
-/** What takes so long that its end is not waited for. */
-const LONG_VERBS: readonly AgentVerb[] = ['protect', 'resync'];
+/** What a member may be about that is over soon; the end of anything else is not waited for. */
+const SHORT_VERBS: readonly RunningVerb[] = ['observe', 'ship', 'apply', 'prune'];
 
 export interface GroupSetup {
   readonly config: GroupConfig;
@@ -185,7 +185,7 @@ export class Group {
   /** The turn of every member, or of none. @throws BARRIER_LOST naming one that does not come */
   async #takeTurns(signal: AbortSignal): Promise<readonly (() => void)[]> {
     const { clock, members } = this.#setup;
-    const busy = members.find(({ work }) => work.running && LONG_VERBS.includes(work.running));
+    const busy = members.find(({ work }) => work.running && !SHORT_VERBS.includes(work.running));
     if (busy) throw notTogether(busy, `${busy.work.running} is under way`);
     const waiting = childSignal(signal);
     clock.sleep(TURN_WAIT_MS, waiting.signal).then(

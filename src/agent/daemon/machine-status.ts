@@ -11,14 +11,14 @@ import {
 import type { BacklogForecast } from '../policy/index.ts';
 import type { MachineMemory } from './machine-memory.ts';
 import { type MachineView, nextTurn } from './next-turn.ts';
-import type { AgentVerb, MachineStatus } from './types.ts';
+import type { MachineStatus, RunningVerb } from './types.ts';
 
 export interface StatusSource {
   readonly view: MachineView;
   readonly memory: MachineMemory;
   readonly forecast: BacklogForecast;
   readonly nowMs: number;
-  readonly running?: AgentVerb;
+  readonly running?: RunningVerb;
   readonly share?: MachineStatus['share'];
   readonly space?: MachineStatus['space'];
 }

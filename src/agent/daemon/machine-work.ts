@@ -24,6 +24,8 @@ import type {
   MachineOperations,
   MachineStatus,
   OperationContext,
+  OperatorVerb,
+  RunningVerb,
 } from './types.ts';
 
 /** A wall clock that was set is noticed no later than this. */
@@ -47,7 +49,7 @@ export interface MachineSetup {
 
 /** What is under way. */
 export interface Running {
-  readonly verb: AgentVerb;
+  readonly verb: RunningVerb;
   readonly stop: ChildSignal;
   readonly active: ActiveShare;
 }
@@ -101,7 +103,7 @@ export class MachineWork {
   }
 
   /** What runs now. */
-  get running(): AgentVerb | undefined {
+  get running(): RunningVerb | undefined {
     return this.#running?.verb;
   }
 
@@ -133,6 +135,41 @@ export class MachineWork {
       return await work();
     } finally {
       this.#running = undefined;
+    }
+  }
+
+  /**
+   * Runs what an operator asked for, as `lend` does, with its share of the line. A failure is the operator's to know, and no reason to try
+   * again; what had failed before is looked at anew.
+   */
+  async operate<T>(
+    verb: OperatorVerb,
+    run: (context: OperationContext) => Promise<T>,
+    signal: AbortSignal,
+  ): Promise<T> {
+    const { clock, shares, tell } = this.#setup;
+    const machine = this.name;
+    const active = shares.enter({ lanes: this.#config.lanes, part: 1 });
+    const stop = childSignal(signal);
+    const startedMs = clock.monotonicMs();
+    tell({ type: 'operation-started', machine, verb });
+    try {
+      const report = await this.lend({ verb, stop, active }, () => run(contextOf(active, stop.signal)));
+      tell({ type: 'operation-ended', machine, verb, elapsedMs: Math.round(clock.monotonicMs() - startedMs) });
+      await this.memory.change({ failure: undefined });
+      return report;
+    } catch (error) {
+      const { code, message, hint } = asBlockferryError(error);
+      if (stop.signal.aborted) tell({ type: 'operation-stopped', machine, verb, reason: message });
+      else {
+        const more = hint === undefined ? {} : { hint };
+        tell({ type: 'operation-failed', machine, verb, code, message, ...more, recoverable: false });
+      }
+      throw error;
+    } finally {
+      active.leave();
+      stop.release();
+      this.forget();
     }
   }
 

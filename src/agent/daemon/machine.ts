@@ -2,12 +2,18 @@
  * One machine of the agent: a loop that sleeps until something is due, takes its turn, does what next-turn.ts says, and goes on
  * whatever fails. Others take turns too: its group for a cycle, an operator for what changes sides. One thing at a time.
  */
+import { BlockferryError } from '../../errors.ts';
 import { refusal, stateOf } from '../life/index.ts';
 import { withChildSignal } from './child-signal.ts';
 import { type MachineSetup, MachineWork, SLEEP_MS_MAX } from './machine-work.ts';
 import { actionAt, nextTurn } from './next-turn.ts';
 import { TurnLock } from './turn-lock.ts';
-import type { MachineConfig, MachineOperations, MachineStatus } from './types.ts';
+import type { MachineConfig, MachineOperations, MachineStatus, OperationContext, OperatorVerb } from './types.ts';
+
+/** How long a cycle may go on when an operator asks for the turn: as long as a plain command waits for it. */
+const TURN_WAIT_MS = 30_000;
+/** What has the turn next is stopped too. */
+const STOP_AGAIN_MS = 1000;
 
 export class Machine {
   readonly name: string;
@@ -17,6 +23,8 @@ export class Machine {
   readonly #turns: TurnLock = new TurnLock();
   #wake: AbortController = new AbortController();
   #loaded: Promise<void> | undefined;
+  /** An operator's, until it has ended. */
+  #asked: OperatorVerb | undefined;
 
   constructor(setup: MachineSetup) {
     this.name = setup.config.name;
@@ -50,6 +58,44 @@ export class Machine {
       giveBack();
       this.wakeUp();
     };
+  }
+
+  /**
+   * Runs what an operator asked for in this machine's turn. What only keeps pace may end first, for as long as a plain command would
+   * wait; a copy, which may take days, is stopped at its next safe place at once, and goes on later.
+   * @throws ITEM_LOCKED while another operator's is under way
+   */
+  async operate<T>(
+    verb: OperatorVerb,
+    run: (context: OperationContext) => Promise<T>,
+    signal: AbortSignal,
+  ): Promise<T> {
+    if (this.#asked !== undefined) throw isAsked(this.name, this.#asked);
+    this.#asked = verb;
+    const hurry = new AbortController();
+    this.#stopOthers(verb, hurry.signal).catch(() => {});
+    try {
+      const giveBack = await this.takeTurn(signal);
+      hurry.abort();
+      try {
+        return await this.work.operate(verb, run, signal);
+      } finally {
+        giveBack();
+      }
+    } finally {
+      hurry.abort();
+      this.#asked = undefined;
+    }
+  }
+
+  async #stopOthers(verb: OperatorVerb, signal: AbortSignal): Promise<never> {
+    const { clock } = this.#setup;
+    for (let waitMs = TURN_WAIT_MS; ; waitMs = STOP_AGAIN_MS) {
+      const { running } = this.work;
+      if (running !== 'protect' && running !== 'resync') await clock.sleep(waitMs, signal);
+      this.work.stop(`an operator asked for ${verb}`);
+      await clock.sleep(STOP_AGAIN_MS, signal);
+    }
   }
 
   /** Something changed on which depends what is due. */
@@ -164,4 +210,11 @@ export class Machine {
     if (verb === 'ship') await work.upkeep(signal, () => woken.aborted);
     else await work.look(signal);
   }
+}
+
+function isAsked(name: string, verb: OperatorVerb): BlockferryError {
+  return new BlockferryError('ITEM_LOCKED', `${verb} of machine "${name}" is under way`, {
+    facts: { name, verb },
+    hint: 'wait until it has ended: blockferry agent status shows what a machine does',
+  });
 }

@@ -63,7 +63,7 @@ export function groupOperations(
 }
 
 /** The limits of a session follow the share as long as the operation runs. */
-function sessionOf(base: SessionBase, context: OperationContext): Session {
+export function sessionOf(base: SessionBase, context: OperationContext): Session {
   const { lanes, bandwidthBytesPerSecond, signal } = context;
   const limits = new TransferLimits(base.ports.clock, lanes, bandwidthBytesPerSecond);
   context.onShare((share) => limits.set(share.lanes, share.bandwidthBytesPerSecond));

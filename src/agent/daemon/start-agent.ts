@@ -13,9 +13,19 @@ import { AgentEngine, type ConfigChanges } from './engine.ts';
 import { EventStreams } from './event-streams.ts';
 import { MetricsServer } from './metrics.ts';
 import { groupOperations, machineOperations } from './operations.ts';
+import type { OperateOptions, OperatorReports, OperatorRequests } from './operator-verbs.ts';
+import { Operators } from './operators.ts';
 import { agentDirectory, fileStateStore } from './state-store.ts';
 import { TrackerKeepers } from './tracker-keepers.ts';
-import type { AgentConfig, AgentEvent, AgentProcesses, AgentStatus, GroupConfig, MachineConfig } from './types.ts';
+import type {
+  AgentConfig,
+  AgentEvent,
+  AgentProcesses,
+  AgentStatus,
+  GroupConfig,
+  MachineConfig,
+  OperatorVerb,
+} from './types.ts';
 
 export interface StartAgentOptions {
   readonly config: AgentConfig;
@@ -44,6 +54,13 @@ export interface Agent {
   resume(name: string): Promise<void>;
   retry(name: string): Promise<void>;
   resync(name: string): Promise<void>;
+  /** Runs a verb that changes sides in the machine's turn. The signal stops it at its next safe place. */
+  operate<V extends OperatorVerb>(
+    verb: V,
+    name: string,
+    request: OperatorRequests[V],
+    options?: OperateOptions,
+  ): Promise<OperatorReports[V]>;
   /** Ends what is under way at its next safe place; resolves when all is over. */
   stop(): Promise<void>;
   /** Resolves when the agent has ended. */
@@ -79,6 +96,7 @@ class RunningAgent implements Agent {
   readonly #engine: AgentEngine;
   readonly #control: AgentControlServer;
   readonly #trackers: TrackerKeepers;
+  readonly #operators: Operators;
   #metrics: MetricsServer | undefined;
   readonly #streams: EventStreams = new EventStreams();
   readonly #stop: AbortController = new AbortController();
@@ -104,6 +122,11 @@ class RunningAgent implements Agent {
     });
     this.#control = new AgentControlServer(this);
     this.#trackers = new TrackerKeepers({ home, ports, processes, tell: (happening) => this.#engine.tell(happening) });
+    this.#operators = new Operators({
+      base,
+      machine: (name) => this.#engine.machine(name),
+      holdTracker: (name, isHeld) => this.#trackers.hold(name, isHeld),
+    });
   }
 
   /** Listens, then runs until it is stopped; what was started by then ends with it. */
@@ -170,6 +193,15 @@ class RunningAgent implements Agent {
     return this.#engine.machine(name).resync();
   }
 
+  operate<V extends OperatorVerb>(
+    verb: V,
+    name: string,
+    request: OperatorRequests[V],
+    options?: OperateOptions,
+  ): Promise<OperatorReports[V]> {
+    return this.#operators.operate(verb, name, request, options);
+  }
+
   async stop(): Promise<void> {
     this.#stop.abort(new BlockferryError('ABORTED', 'the agent ends'));
     await this.ended;
@@ -182,6 +214,7 @@ class RunningAgent implements Agent {
       this.#trackers.keep(this.#config.machines);
       await this.#engine.run(signal);
     } finally {
+      await this.#operators.close();
       await this.#trackers.close();
       this.#streams.close();
       await this.#control.close();

@@ -24,6 +24,7 @@ export interface TrackerKeeperOptions {
 export class TrackerKeeper {
   readonly #options: TrackerKeeperOptions;
   #wake: AbortController = new AbortController();
+  #isHeld = false;
 
   constructor(options: TrackerKeeperOptions) {
     this.#options = options;
@@ -32,6 +33,12 @@ export class TrackerKeeper {
   /** Something became possible that was not: the first copy has ended. */
   wake(): void {
     this.#wake.abort();
+  }
+
+  /** Starts none from now on, or as soon as it may. */
+  hold(isHeld: boolean): void {
+    this.#isHeld = isHeld;
+    if (!isHeld) this.wake();
   }
 
   /** Watches until the signal fires; the tracker outlives it. */
@@ -52,13 +59,13 @@ export class TrackerKeeper {
   }
 
   /** One life of the tracker. */
-  async #watch(signal: AbortSignal): Promise<'no-item' | 'found' | 'ended'> {
+  async #watch(signal: AbortSignal): Promise<'no-item' | 'held' | 'found' | 'ended'> {
     const { name, home, ports } = this.#options;
     try {
       const item = new LocalItem(home, name, ports.files);
       if (!(await item.find()) || !(await item.loadDescription())) return 'no-item';
       const client = await ControlClient.connect(controlPath(trackingDirectory(item.directory)));
-      if (!client) return await this.#start(signal);
+      if (!client) return this.#isHeld ? 'held' : await this.#start(signal);
       this.#tell('found', 'it is running already');
       await until(client.closed, signal);
       client.close();

@@ -46,6 +46,11 @@ export class TrackerKeepers {
     this.#kept.get(name)?.keeper.wake();
   }
 
+  /** Keeps the tracker of a machine from being started, or lets it be; one that runs is left alone. */
+  hold(name: string, isHeld: boolean): void {
+    this.#kept.get(name)?.keeper.hold(isHeld);
+  }
+
   /** Ends watching; the trackers run on. */
   async close(): Promise<void> {
     for (const { stop } of this.#kept.values()) stop.abort();

@@ -155,6 +155,13 @@ export interface Failure {
 export const AGENT_VERBS = ['observe', 'protect', 'ship', 'apply', 'resync', 'prune'] as const;
 export type AgentVerb = (typeof AGENT_VERBS)[number];
 
+/** What it does when an operator asks for it (operator-verbs.ts). */
+export const OPERATOR_VERBS = ['failover', 'failover-planned', 'failback', 'commit', 'cancel', 'reverse'] as const;
+export type OperatorVerb = (typeof OPERATOR_VERBS)[number];
+
+/** What can be under way. */
+export type RunningVerb = AgentVerb | OperatorVerb;
+
 /** What a machine remembers over restarts. */
 export interface MachineRecord {
   readonly lastCycle?: { readonly startedMs: number; readonly endedMs: number };
@@ -200,24 +207,24 @@ export type AgentHappening =
     }
   | { readonly type: 'config-refused'; readonly message: string }
   /** `reason`: why a resync is required, where nobody asked for it. */
-  | (OfMachine & { readonly type: 'operation-started'; readonly verb: AgentVerb; readonly reason?: string })
+  | (OfMachine & { readonly type: 'operation-started'; readonly verb: RunningVerb; readonly reason?: string })
   | (OfMachine & {
       readonly type: 'operation-ended';
-      readonly verb: AgentVerb;
+      readonly verb: RunningVerb;
       readonly elapsedMs: number;
       readonly sentBytes?: number;
       readonly pointId?: string;
     })
   | (OfMachine & {
       readonly type: 'operation-failed';
-      readonly verb: AgentVerb;
+      readonly verb: RunningVerb;
       readonly code: ErrorCode;
       readonly message: string;
       readonly hint?: string;
       readonly recoverable: boolean;
       readonly nextAttemptMs?: number;
     })
-  | (OfMachine & { readonly type: 'operation-stopped'; readonly verb: AgentVerb; readonly reason: string })
+  | (OfMachine & { readonly type: 'operation-stopped'; readonly verb: RunningVerb; readonly reason: string })
   | (OfMachine & { readonly type: 'state-changed'; readonly from: LifeStateName; readonly to: LifeStateName })
   | (OfMachine & {
       readonly type: 'health-changed';
@@ -259,7 +266,7 @@ export interface MachineStatus {
   /** Published number of the state. */
   readonly stateCode?: number;
   readonly health: { readonly level: HealthLevel; readonly findings: readonly Finding[] };
-  readonly running?: AgentVerb;
+  readonly running?: RunningVerb;
   /** What comes next, and when; nothing while it waits for a person. */
   readonly next?: { readonly verb: AgentVerb; readonly dueMs: number };
   readonly failure?: Failure;

@@ -28,6 +28,7 @@ import { openDisk, openDiskForWriting, type VirtualDisk } from '../../vhd/index.
 import { runApply } from '../apply.ts';
 import { type ItemState, LocalItem } from '../local-state.ts';
 import { latestPoint, type OwnReplica, openOwn, readAccess, withOwn, withPinned, withWorkers } from '../open-item.ts';
+import { withReasons } from '../refuse.ts';
 import { trackedItem } from '../tracking.ts';
 import type { FailbackDiskReport, FailbackReport, FailbackRequest, Session } from '../types.ts';
 import { withBoth } from './lock.ts';
@@ -53,19 +54,21 @@ interface DiskWork {
  */
 export function failback(session: Session, name: string, request: FailbackRequest): Promise<FailbackReport> {
   const item = new LocalItem(session.home, name, session.ports.files);
-  return withBoth(session, item, () =>
-    withOwn(session, name, async (own) => {
-      await refuseWaiting(session, item);
-      const target = targetOf(own);
-      if (isOwner(own.replica.record.root, own.state.side)) return run(session, own, target, request);
-      // Nobody may write to the disks meanwhile.
-      const resting = await RestingTracking.open(trackedItem(session, item, own.state, own.replica.description));
-      try {
-        return await run(session, own, target, request);
-      } finally {
-        await resting.close();
-      }
-    }),
+  return withReasons(session, name, 'failback', () =>
+    withBoth(session, item, () =>
+      withOwn(session, name, async (own) => {
+        await refuseWaiting(session, item);
+        const target = targetOf(own);
+        if (isOwner(own.replica.record.root, own.state.side)) return run(session, own, target, request);
+        // Nobody may write to the disks meanwhile.
+        const resting = await RestingTracking.open(trackedItem(session, item, own.state, own.replica.description));
+        try {
+          return await run(session, own, target, request);
+        } finally {
+          await resting.close();
+        }
+      }),
+    ),
   );
 }
 

@@ -6,6 +6,7 @@ import { BlockferryError } from '../../errors.ts';
 import type { RecoveryPoint, Replica } from '../../replica/index.ts';
 import { LocalItem } from '../local-state.ts';
 import { withReplica } from '../open-item.ts';
+import { withReasons } from '../refuse.ts';
 import type { FailoverReport, FailoverRequest, ReplicaReference, Session } from '../types.ts';
 import { choosePoint } from './bring-back.ts';
 import { withOutput } from './lock.ts';
@@ -17,6 +18,14 @@ export function failover(
   reference: ReplicaReference,
   request: FailoverRequest,
 ): Promise<FailoverReport> {
+  const { planned, test } = request;
+  const verb = planned ? 'failover-planned' : test ? 'failover-test' : 'failover';
+  // Of a replica that is found by its URL, the state of an item of this home says nothing.
+  if ('url' in reference) return bring(session, reference, request);
+  return withReasons(session, reference.name, verb, () => bring(session, reference, request));
+}
+
+function bring(session: Session, reference: ReplicaReference, request: FailoverRequest): Promise<FailoverReport> {
   return withReplica(session, reference, async (replica) => {
     const item = new LocalItem(session.home, reference.name, session.ports.files);
     const planned = request.planned ?? false;

@@ -32,6 +32,7 @@ import {
   withOwn,
   withWorkers,
 } from '../open-item.ts';
+import { withReasons } from '../refuse.ts';
 import { cycle } from '../ship.ts';
 import { type Tracking, trackedItem, withTracking } from '../tracking.ts';
 import type { PlannedReport, PlannedRequest, Session } from '../types.ts';
@@ -42,25 +43,30 @@ import { bringToWait, checkPlace } from './waiting.ts';
 /** Stops the owner with all it has in the replica, and brings the disks back if told where. */
 export function failoverPlanned(session: Session, name: string, request: PlannedRequest = {}): Promise<PlannedReport> {
   const item = new LocalItem(session.home, name, session.ports.files);
-  return withBoth(session, item, () =>
-    withOwn(session, name, async (own) => {
-      const { root } = own.replica.record;
-      const hasStopped = isOwner(root, own.state.side) && root.owner.phase === 'synced';
-      const { outDirectory, format = 'vhdx' } = request;
-      // Before the guest is stopped for it.
-      if (outDirectory !== undefined) {
-        await checkPlace(session, item, own.replica.description.disks, { outDirectory, format });
-      }
-      const proof = hasStopped ? undefined : await stop(session, own);
-      const { replica } = await openOwn(session, item, own.state, own.replica.store);
-      const point = latestPoint(replica);
-      const stopped = { item: name, pointId: point.id, pointTimeMs: point.timeMs, ...(proof ? { proof } : {}) };
-      if (outDirectory === undefined) return stopped;
-      const waiting = { kind: 'failover', planned: true, point, reference: { name } } as const;
-      const failover = await bringToWait(session, item, replica, waiting, { format, outDirectory });
-      return { ...stopped, failover };
-    }),
+  return withReasons(session, name, 'failover-planned', () =>
+    withBoth(session, item, () => planned(session, item, request)),
   );
+}
+
+function planned(session: Session, item: LocalItem, request: PlannedRequest): Promise<PlannedReport> {
+  const { name } = item;
+  return withOwn(session, name, async (own) => {
+    const { root } = own.replica.record;
+    const hasStopped = isOwner(root, own.state.side) && root.owner.phase === 'synced';
+    const { outDirectory, format = 'vhdx' } = request;
+    // Before the guest is stopped for it.
+    if (outDirectory !== undefined) {
+      await checkPlace(session, item, own.replica.description.disks, { outDirectory, format });
+    }
+    const proof = hasStopped ? undefined : await stop(session, own);
+    const { replica } = await openOwn(session, item, own.state, own.replica.store);
+    const point = latestPoint(replica);
+    const stopped = { item: name, pointId: point.id, pointTimeMs: point.timeMs, ...(proof ? { proof } : {}) };
+    if (outDirectory === undefined) return stopped;
+    const waiting = { kind: 'failover', planned: true, point, reference: { name } } as const;
+    const failover = await bringToWait(session, item, replica, waiting, { format, outDirectory });
+    return { ...stopped, failover };
+  });
 }
 
 /** From a running owner to one that has stopped, with the proof that nothing is missing. */
