@@ -22,6 +22,7 @@ export type {
   FailoverReport,
   FailoverRequest,
   Finding,
+  FurtherStore,
   Health,
   ItemEvent,
   ItemStatus,

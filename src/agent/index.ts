@@ -63,6 +63,7 @@ export type {
   FailbackRequest,
   FailoverReport,
   FailoverRequest,
+  FurtherStore,
   ItemEvent,
   ItemStatus,
   KeyInfo,

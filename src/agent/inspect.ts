@@ -16,6 +16,7 @@ import {
 } from '../replica/index.ts';
 import { type AgentView, askAgent } from './ask-agent.ts';
 import { type Observation, observeItem } from './facts.ts';
+import { furtherStores } from './further-stores.ts';
 import { healthOf, type ItemFacts, publishedOf, stateOf, withFindings } from './life/index.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
 import {
@@ -34,7 +35,9 @@ import type { ItemStatus, PointInfo, ReplicaReference, Session, VerifyReport, Ve
 export async function status(session: Session, name?: string): Promise<readonly ItemStatus[]> {
   const agent = await askAgent(session);
   const look = async (each: string): Promise<ItemStatus> =>
-    describeItem(each, await observeItem(session, each), agent.get(each));
+    describeStores(session, await observeItem(session, each), (observed) =>
+      describeItem(each, observed, agent.get(each)),
+    );
   if (name !== undefined) return [await look(name)];
   const all: ItemStatus[] = [];
   for (const each of await LocalItem.names(session.home, session.ports.files)) {
@@ -46,6 +49,17 @@ export async function status(session: Session, name?: string): Promise<readonly 
     }
   }
   return all;
+}
+
+/** With the further stores, where the item has any. */
+async function describeStores(
+  session: Session,
+  observed: Observation,
+  describe: (observed: Observation) => ItemStatus,
+): Promise<ItemStatus> {
+  const status = describe(observed);
+  const also = observed.state ? await furtherStores(session, observed.state, status.lastPointMs) : [];
+  return also.length === 0 ? status : { ...status, also };
 }
 
 function describeItem(

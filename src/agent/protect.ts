@@ -8,7 +8,7 @@ import { basename, isAbsolute, join, resolve } from 'node:path';
 import { checkChunkBytes } from '../chunker/index.ts';
 import { BlockferryError } from '../errors.ts';
 import { guidBytes, randomGuid } from '../guid.ts';
-import { CHUNK_BYTES_DEFAULT, DISKS_PER_ITEM_MAX, PAGE_BLOB_BYTES_MAX } from '../limits.ts';
+import { CHUNK_BYTES_DEFAULT, DISKS_PER_ITEM_MAX, PAGE_BLOB_BYTES_MAX, STORES_MAX } from '../limits.ts';
 import {
   claimPlace,
   createKeyring,
@@ -90,6 +90,7 @@ async function begin(
     name: request.name,
     replicaId: session.ports.random.bytes(16),
     url: request.url,
+    ...(request.also ? { also: checkAlso(request) } : {}),
     disks: paths,
     formats: disks.map(({ info }) => info.format),
     leaseId: randomGuid(session.ports.random.bytes(16)).toLowerCase(),
@@ -103,6 +104,15 @@ async function begin(
   await item.saveMaster(session.ports.random.bytes(MASTER_KEY_BYTES));
   await item.save(state);
   return state;
+}
+
+/** The further stores. @throws USAGE for a store that is named twice, or too many */
+function checkAlso({ url, also = [] }: ProtectRequest): readonly string[] {
+  const stores = [url, ...also].map(publicUrl);
+  const twice = stores.find((store, i) => stores.indexOf(store) !== i);
+  if (twice !== undefined) throw new BlockferryError('USAGE', `${twice} is named twice`, { facts: { url: twice } });
+  if (stores.length <= STORES_MAX) return also;
+  throw new BlockferryError('USAGE', `${stores.length} stores are more than ${STORES_MAX}`);
 }
 
 const absoluteKey = ({ type, path }: KeySource): KeySource => ({ type, path: resolve(path) });
@@ -129,8 +139,9 @@ async function renew(
   session: Session,
   item: LocalItem,
   existing: ItemState,
-  { url, keys: named }: ProtectRequest,
+  request: ProtectRequest,
 ): Promise<ItemState> {
+  const { url, keys: named } = request;
   const keys = named.map(absoluteKey);
   const same = keys.every(({ type, path }) => existing.keys.some((key) => key.type === type && key.path === path));
   if (!same && (await item.loadAnchor())) {
@@ -140,7 +151,8 @@ async function renew(
     });
   }
   await loadKeys(same ? [] : keys, session.ports);
-  const state = { ...existing, url, keys: same ? existing.keys : keys };
+  const also = request.also ? { also: checkAlso(request) } : {};
+  const state = { ...existing, url, ...also, keys: same ? existing.keys : keys };
   await item.save(state);
   return state;
 }

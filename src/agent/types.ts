@@ -60,6 +60,8 @@ export interface ProtectRequest {
   readonly name: string;
   readonly disks: readonly string[];
   readonly url: string;
+  /** Further stores, each of which follows the one before it; those that are known stay where this is absent. */
+  readonly also?: readonly string[];
   readonly layout?: Layout;
   readonly chunkBytes?: number;
   readonly fingerprint?: FingerprintAlgorithm;
@@ -200,6 +202,8 @@ export interface ItemStatus {
   readonly rpoMs?: number;
   /** Shipped logs that the base does not have yet, and their bytes in the store. */
   readonly backlog?: { readonly logs: number; readonly bytes: number };
+  /** The stores behind the first, where it has any. */
+  readonly also?: readonly FurtherStore[];
   /** What the item's tracker says, where one runs. */
   readonly tracking?: TrackerStatus;
   /** Share of an unfinished sync that is done, 0 … 1. */
@@ -354,6 +358,19 @@ export interface MirrorReport {
   readonly sentBytes: number;
   readonly appliedLogs: number;
   readonly elapsedMs: number;
+}
+
+/** A further store of an item, as it was found. */
+export interface FurtherStore {
+  readonly url: string;
+  /** Its newest point; absent where it has none, or could not be looked at. */
+  readonly pointId?: string;
+  readonly lastPointMs?: number;
+  /** How much older that is than the newest point of the first store. */
+  readonly behindMs?: number;
+  /** Why it could not be looked at. */
+  readonly code?: string;
+  readonly message?: string;
 }
 
 export interface CancelRequest {

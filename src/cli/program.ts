@@ -17,6 +17,7 @@ import { addInfo } from './info.ts';
 import { addKeyCommands } from './key.ts';
 import { addKeygen } from './keygen.ts';
 import { addMap } from './map.ts';
+import { addMirror } from './mirror.ts';
 import { withExample } from './options.ts';
 import { addPoints } from './points.ts';
 import { addProtect } from './protect.ts';
@@ -39,6 +40,7 @@ const COMMANDS: readonly AddCommand[] = [
   addTrack,
   addShip,
   addApply,
+  addMirror,
   addResync,
   addStatus,
   addPoints,

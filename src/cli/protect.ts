@@ -1,9 +1,10 @@
 /** `protect NAME DISK… --to URL`: begins to replicate an item. */
 import type { Option } from 'commander';
-import { type Compression, type FingerprintAlgorithm, type Layout, protect } from '../index.ts';
+import { type Compression, type FingerprintAlgorithm, type Layout, mirror, protect } from '../index.ts';
 import type { AddCommand } from './context.ts';
 import { EXIT } from './exit-codes.ts';
-import { choice, chunkSizeValue, fingerprintOption, withExample } from './options.ts';
+import { mirrorLines } from './mirror.ts';
+import { choice, chunkSizeValue, fingerprintOption, repeated, withExample } from './options.ts';
 import { syncLines } from './reports.ts';
 import {
   type KeyOptions,
@@ -16,6 +17,7 @@ import {
 
 interface Options extends KeyOptions, TransferOptions {
   readonly to: string;
+  readonly also?: readonly string[];
   readonly layout?: Layout;
   readonly chunkSize?: number;
   readonly fingerprint?: FingerprintAlgorithm;
@@ -37,6 +39,7 @@ export const addProtect: AddCommand = (program, start) => {
       '--to <url>',
       'where the replica lives: https://ACCOUNT.blob.core.windows.net/CONTAINER/PREFIX or file:///DIR',
     )
+    .option('--also <url>', 'a further store that follows the one before it, may be repeated', repeated)
     .addOption(layoutOption())
     .option('--chunk-size <size>', 'a power of two from 64KiB to 4MiB (default: 256KiB)', chunkSizeValue)
     .addOption(fingerprintOption('--fingerprint'))
@@ -48,18 +51,23 @@ export const addProtect: AddCommand = (program, start) => {
   );
   command.action(async (name: string, disks: string[], options: Options) => {
     await start(command, async (context) => {
-      const { to: url, layout, chunkSize, fingerprint, compression } = options;
-      const report = await protect(sessionOf(context, options), {
+      const { to: url, also, layout, chunkSize, fingerprint, compression } = options;
+      const session = sessionOf(context, options);
+      const report = await protect(session, {
         name,
         disks,
         url,
         keys: keySources(options),
+        ...(also === undefined ? {} : { also }),
         ...(layout === undefined ? {} : { layout }),
         ...(chunkSize === undefined ? {} : { chunkBytes: chunkSize }),
         ...(fingerprint === undefined ? {} : { fingerprint }),
         ...(compression === undefined ? {} : { compression }),
       });
       await context.output.result({ type: 'sync', ...report }, () => syncLines(report));
+      for (const carried of also === undefined ? [] : await mirror(session, { name })) {
+        await context.output.result({ type: 'mirrored', ...carried }, () => mirrorLines(carried));
+      }
       return EXIT.done;
     });
   });

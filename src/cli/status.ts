@@ -1,5 +1,5 @@
 /** `status [NAME]`: how the items of this home are. A line each, and what is wrong; of one item that is named everything. */
-import { type ItemStatus, status, type TrackerStatus } from '../index.ts';
+import { type FurtherStore, type ItemStatus, status, type TrackerStatus } from '../index.ts';
 import type { AddCommand } from './context.ts';
 import { EXIT } from './exit-codes.ts';
 import { count, formatBytes, formatDuration, formatTime, table } from './format.ts';
@@ -71,12 +71,26 @@ function detailLines(item: ItemStatus): string[] {
   if (item.syncProgress !== undefined) {
     lines.push(`  unfinished:   a copy, ${Math.floor(item.syncProgress * 100)} % done`);
   }
+  for (const store of item.also ?? []) lines.push(...storeLines(store));
   if (item.tracking !== undefined) lines.push(...trackingLines(item.tracking));
   for (const { disk, path, virtualSizeBytes } of item.disks) {
     lines.push(
       `  ${disk}:           ${path ?? 'unknown path'}, ${virtualSizeBytes === undefined ? 'unknown size' : formatBytes(virtualSizeBytes)}`,
     );
   }
+  return lines;
+}
+
+/** A further store: its newest point, how far behind, or why it could not be looked at. */
+function storeLines({ url, pointId, behindMs, message }: FurtherStore): string[] {
+  const lines = [`  also:         ${url}`];
+  if (message !== undefined) lines.push(`                ${message}`);
+  else if (pointId === undefined) lines.push('                no recovery point yet: blockferry mirror');
+  else if (behindMs === undefined) lines.push(`                newest point ${pointId}`);
+  else
+    lines.push(
+      `                newest point ${pointId}, ${behindMs === 0 ? 'current' : `${formatDuration(behindMs)} behind`}`,
+    );
   return lines;
 }
 

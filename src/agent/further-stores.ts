@@ -1,0 +1,43 @@
+/** What the further stores of an item hold, for status. A store that does not answer is told as that, and delays no other. */
+import { isBlockferryError } from '../errors.ts';
+import { openReplica } from '../replica/index.ts';
+import { type ItemState, LocalItem } from './local-state.ts';
+import { publicUrl, sessionSignal, withStore } from './open-item.ts';
+import type { FurtherStore, Session } from './types.ts';
+
+/** Looks at all of them at once. `newestMs`: time of the newest point of the first store. */
+export async function furtherStores(
+  session: Session,
+  state: ItemState,
+  newestMs: number | undefined,
+): Promise<readonly FurtherStore[]> {
+  const { also = [] } = state;
+  if (also.length === 0) return [];
+  const master = await new LocalItem(session.home, state.name, session.ports.files).loadMaster();
+  return Promise.all(
+    also.map(async (url): Promise<FurtherStore> => {
+      const shown = { url: publicUrl(url) };
+      try {
+        return master ? { ...shown, ...(await newestOf(session, url, master, newestMs)) } : shown;
+      } catch (error) {
+        if (!isBlockferryError(error) || error.area === 'aborted') throw error;
+        return { ...shown, code: error.code, message: error.message };
+      }
+    }),
+  );
+}
+
+function newestOf(
+  session: Session,
+  url: string,
+  master: Uint8Array,
+  newestMs: number | undefined,
+): Promise<Omit<FurtherStore, 'url'>> {
+  return withStore(session, url, async (store) => {
+    const { record } = await openReplica(store, { master }, undefined, { signal: sessionSignal(session) });
+    const newest = record.root.points.at(-1);
+    if (!newest) return {};
+    const behind = newestMs === undefined ? {} : { behindMs: Math.max(0, newestMs - newest.timeMs) };
+    return { pointId: newest.id, lastPointMs: newest.timeMs, ...behind };
+  });
+}
