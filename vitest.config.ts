@@ -1,4 +1,37 @@
+import { relative } from 'node:path';
 import { defineConfig } from 'vitest/config';
+import { BaseSequencer, type TestSpecification } from 'vitest/node';
+
+/** The files that take longest, in that order: begun last, one of them would run alone at the end. */
+const LONGEST = [
+  ...[
+    'e2e/sides',
+    'e2e/tracking',
+    'e2e/round-trip',
+    'agent/simulation/simulation',
+    'vhd/vhdx-mutation',
+    'agent/cycles',
+  ],
+  ...['crash/kill', 'crash/tracking-kill', 'crash/tracking-failpoints', 'crash/sides-failpoints', 'crash/failpoints'],
+  ...[
+    'e2e/tracking-peers',
+    'vhd/vhdx-log-mutation',
+    'replica/apply-crash',
+    'vhd/vhd-mutation',
+    'hrl/fuzz',
+    'e2e/agent',
+  ],
+].map((name) => `test/${name}.test.ts`);
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId }: TestSpecification): number => {
+      const place = LONGEST.indexOf(relative(this.ctx.config.root, moduleId).replaceAll('\\', '/'));
+      return place === -1 ? LONGEST.length : place;
+    };
+    return (await super.sort(files)).sort((a, b) => rank(a) - rank(b));
+  }
+}
 
 export default defineConfig({
   test: {
@@ -8,6 +41,7 @@ export default defineConfig({
     hookTimeout: 60_000,
     pool: 'forks',
     maxWorkers: 2,
+    sequence: { sequencer: LongestFirst },
     coverage: { include: ['src/**'], reporter: ['text-summary', 'html'] },
   },
 });

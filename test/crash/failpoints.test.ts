@@ -1,10 +1,16 @@
 /**
- * kill -9 of the real program at every failpoint of protect and resync, once at the first hit and once at a later one, on
- * the folder store (which has failpoints of its own). The list is walked whole: a failpoint that no run reaches fails.
+ * kill -9 of the real program at every failpoint of protect and resync on the folder store (which has failpoints of its own):
+ * of a first copy in one layout, of a resync in the other. The list is walked whole: a failpoint that no run reaches fails. By
+ * hand both are walked in both layouts, and a resync is also killed at a later hit.
  */
 import { describe, expect, it } from 'vitest';
 import { FAILPOINT_NAMES, type FailpointName } from '../../src/ports.ts';
+import { numberFromEnvironment } from '../support/dice.ts';
 import { Lineage } from './lineage.ts';
+
+type Layout = 'sealed' | 'raw';
+const WHOLE = numberFromEnvironment('BLOCKFERRY_KILLS', 1) > 1;
+const layouts = (one: Layout): readonly Layout[] => (WHOLE ? ['sealed', 'raw'] : [one]);
 
 /** Failpoints of other verbs; they have their tests there. */
 const ELSEWHERE: readonly FailpointName[] = [
@@ -43,15 +49,13 @@ async function crashAt(
   return killed;
 }
 
-describe.each(['sealed', 'raw'] as const)('killed at every failpoint, layout %s', (layout) => {
+describe('killed at every failpoint', () => {
   const names = FAILPOINT_NAMES.filter((name) => !ELSEWHERE.includes(name));
 
-  // Which points a copy comes by is no matter of the layout; what a resync overwrites is.
-  const ofFirstCopy = layout === 'sealed' ? names.filter((n) => !LATER_ONLY.includes(n)) : FIRST_ONLY;
-  it('the first copy resumes', { timeout: 300_000 }, async () => {
+  it.each(layouts('sealed'))('the first copy resumes, layout %s', { timeout: 300_000 }, async (layout) => {
     const lineage = await Lineage.begin({ url, layout, seed: 1, diskMib: 40 });
     try {
-      for (const name of ofFirstCopy) {
+      for (const name of names.filter((n) => !LATER_ONLY.includes(n))) {
         const killed = await crashAt(lineage, 'protect', name, 1);
         // Others may find nothing left to do, once a run was killed behind its commit; the resync below reaches them.
         if (FIRST_ONLY.includes(name)) expect(killed, name).toBe(true);
@@ -64,7 +68,7 @@ describe.each(['sealed', 'raw'] as const)('killed at every failpoint, layout %s'
     }
   });
 
-  it('a resync resumes', { timeout: 300_000 }, async () => {
+  it.each(layouts('raw'))('a resync resumes, layout %s', { timeout: 300_000 }, async (layout) => {
     const lineage = await Lineage.begin({ url, layout, seed: 2, diskMib: 40 });
     try {
       expect((await lineage.run('protect')).result.code).toBe(0);
@@ -72,8 +76,8 @@ describe.each(['sealed', 'raw'] as const)('killed at every failpoint, layout %s'
       for (const name of names.filter((n) => !FIRST_ONLY.includes(n))) {
         await lineage.change();
         expect(await crashAt(lineage, 'resync', name, 1), name).toBe(true);
-        // A later hit differs in what was committed before it, which is no matter of the layout.
-        if (layout === 'sealed') await crashAt(lineage, 'resync', name, 1 + lineage.dice.between(1, 3));
+        // A later hit differs in what was committed before it.
+        if (WHOLE) await crashAt(lineage, 'resync', name, 1 + lineage.dice.between(1, 3));
         const { result } = await lineage.run('resync');
         expect(result.code, result.stderr).toBe(0);
         expect(await lineage.isCurrent(), name).toBe(true);
