@@ -31,7 +31,7 @@ export {
   removeSlot,
 } from './keyring.ts';
 export { baseKey, DESCRIPTION_KEY, KEYRING_KEY, logKey, manifestKey, ROOT_KEY } from './layout.ts';
-export { type MirrorResult, mirror } from './mirror/index.ts';
+export { type MirrorResult, type MirrorSetup, mirror } from './mirror/index.ts';
 export { assertReplicating, isOwner, type Owner, SIDE_BYTES } from './owner.ts';
 export { askPins, listPins, PIN_HOLD_MS, type PinNotice, type PinOptions, Pins, withPin } from './pins.ts';
 export { type PlayCounts, type PlaySetup, playLogs } from './play-logs.ts';

@@ -6,7 +6,7 @@
  * pages, and so on; the caller commits the baseline. What an interrupted run left in doubt is cleared first, so that comparing finds it.
  */
 import { createHash } from 'node:crypto';
-import { bytesEqual } from '../../bytes.ts';
+import { bytesEqual, MIB } from '../../bytes.ts';
 import { chunkCount, entryAt, isZeroEntry } from '../../chunker/index.ts';
 import { fromWire, throwIfAborted } from '../../errors.ts';
 import type { Ports } from '../../ports.ts';
@@ -27,8 +27,8 @@ import { treeDifferences } from '../tree-differences.ts';
 import type { WriterSession } from '../writer-session.ts';
 import type { Copied } from './plan.ts';
 
-/** Bytes of disk that are copied between two roots: what an interrupted run copies twice. */
-const WINDOW_BYTES = 128 * 1024 * 1024;
+/** What an interrupted run copies twice. */
+const WINDOW_BYTES: number = 128 * MIB;
 
 export interface CopySetup {
   readonly committer: Committer;
@@ -41,6 +41,8 @@ export interface CopySetup {
   readonly access: ReadAccess;
   readonly ports: Ports;
   readonly signal: AbortSignal;
+  /** Bytes of disk that are copied between two roots at most. */
+  readonly windowBytes?: number;
   /** Throws where a root of the follower is none that may be carried on. */
   readonly check: (now: Root) => void;
   readonly onProgress: (disk: number, doneBytes: number, sentBytes: number) => void;
@@ -98,7 +100,7 @@ class BaselineCopy {
   }
 
   async #copyDisk(disk: number): Promise<void> {
-    const { source, baseline, access, signal } = this.#setup;
+    const { source, baseline, access, signal, windowBytes = WINDOW_BYTES } = this.#setup;
     const { tree } = this.#live[disk]!;
     const firstChunk = disk === this.#start.disk ? this.#start.cursor : 0;
     const frozen = new FrozenDisk(source, disk, baseline.disks[disk]!, access);
@@ -107,7 +109,9 @@ class BaselineCopy {
       const run = { from: Math.max(from, firstChunk), to };
       if (run.from < run.to) await clearChunks(this.#live[disk]!, run, [run]);
     }
-    for await (const window of windowsOf(frozen, treeDifferences(tree, frozen.tree, firstChunk), firstChunk)) {
+    const chunksMax = Math.max(1, Math.floor(windowBytes / frozen.description.chunkBytes));
+    const differing = treeDifferences(tree, frozen.tree, firstChunk);
+    for await (const window of windowsOf(frozen, differing, firstChunk, chunksMax)) {
       throwIfAborted(signal);
       await this.#intend(disk, window);
       await this.#settle(disk, frozen, window);
@@ -196,8 +200,8 @@ async function* windowsOf(
   frozen: FrozenDisk,
   differing: AsyncIterable<number>,
   firstChunk: number,
+  chunksMax: number,
 ): AsyncGenerator<Window> {
-  const chunksMax = Math.max(1, WINDOW_BYTES / frozen.description.chunkBytes);
   let from = firstChunk;
   let copy: number[] = [];
   let clear: number[] = [];

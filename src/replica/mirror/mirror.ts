@@ -33,6 +33,8 @@ export interface MirrorSetup {
   readonly access: ReadAccess;
   readonly pool: WorkerPool;
   readonly discardNewer: boolean;
+  /** Bytes of disk that are copied between two roots at most. */
+  readonly windowBytes?: number;
   readonly ports: Ports;
   readonly signal: AbortSignal;
   readonly onProgress?: (progress: MirrorProgress) => void;
