@@ -104,6 +104,8 @@ export const ERROR_CODES = {
   REPLICA_BEHIND: 'failed',
   /** An NBD client breaks the protocol; its connection is dropped, and nobody else notices. */
   NBD_PROTOCOL: 'failed',
+  /** A file of the cache of a gateway is not what was written. */
+  GATEWAY_CACHE: 'failed',
   WORKER_FAILED: 'failed',
   FAILPOINT: 'failed',
   /** The command line's name for an error without a code: of the operating system, or a bug. */

@@ -60,6 +60,14 @@ export interface DirectoryEntry {
   readonly kind: 'file' | 'directory' | 'socket' | 'other';
 }
 
+/** What is told of a volume. */
+export interface VolumeFacts {
+  /** Equal for all paths of one volume, and for no others. */
+  readonly identity: string;
+  /** `unknown` where the system does not say. */
+  readonly kind: 'fat' | 'other' | 'unknown';
+}
+
 /**
  * Files of one machine. Errors of the operating system come through unchanged (`error.code` is ENOENT, ENOSPC …):
  * the caller knows what the file means and wraps them.
@@ -90,6 +98,8 @@ export interface FileSystem {
   freeBytes(path: string): Promise<number>;
   /** Size of the volume that holds `path`. */
   volumeBytes(path: string): Promise<number>;
+  /** The volume that holds `path`. */
+  volume(path: string): Promise<VolumeFacts>;
 }
 
 /** A named place between two durable steps; does nothing unless armed. */
@@ -142,6 +152,9 @@ export const FAILPOINT_NAMES = [
   'track.before-barrier',
   'track.after-barrier',
   'ship.before-acknowledge',
+  'gateway.after-staging',
+  'gateway.after-queue',
+  'gateway.after-upload',
 ] as const;
 
 export type FailpointName = (typeof FAILPOINT_NAMES)[number];

@@ -7,7 +7,7 @@ import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { GROUP_ITEMS_MAX } from '../limits.ts';
 import { assertReplicating } from '../replica/index.ts';
 import type { Rotation } from '../tracker/index.ts';
-import { frozen, headsOf, type Member, ship, shipRotated, withMember } from './ship.ts';
+import { frozen, type Member, settledHeads, ship, shipRotated, withMember } from './ship.ts';
 import type { HeldLogs } from './tracking.ts';
 import type { Session, ShipReport, ShipRequest } from './types.ts';
 
@@ -90,15 +90,17 @@ function assertMayShip({ own: { replica, state, item } }: Member): void {
   }
 }
 
-async function rotateTogether({ ports }: Session, members: readonly Member[]): Promise<readonly Rotation[]> {
-  const holding = await Promise.allSettled(members.map(({ own, logs }) => logs.hold(headsOf(own), HOLD_MS)));
+async function rotateTogether(session: Session, members: readonly Member[]): Promise<readonly Rotation[]> {
+  const holding = await Promise.allSettled(
+    members.map(async ({ own, logs }) => logs.hold(await settledHeads(session, own), HOLD_MS)),
+  );
   const held = holding.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
   const failed = holding.findIndex((result) => result.status === 'rejected');
   if (failed >= 0) {
     await releaseAll(held);
     throw ofMember(members[failed]!.own.item.name, (holding[failed] as PromiseRejectedResult).reason);
   }
-  const timeMs = ports.clock.nowMs();
+  const timeMs = session.ports.clock.nowMs();
   return Promise.all(held.map((each) => each.rotate(timeMs)));
 }
 

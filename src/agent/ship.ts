@@ -4,7 +4,7 @@
  */
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { ChangeLog, orderChain } from '../hrl/index.ts';
-import { assertReplicating, shipLogs } from '../replica/index.ts';
+import { assertReplicating, settledRecord, shipLogs } from '../replica/index.ts';
 import type { ClosedLog, Rotation } from '../tracker/index.ts';
 import { LocalItem } from './local-state.ts';
 import {
@@ -57,7 +57,7 @@ export async function cycle(
   const { root } = own.replica.record;
   // Before the logs are touched: that the replica follows another side is no fault of theirs.
   assertReplicating(root, own.state.side);
-  const heads = headsOf(own);
+  const heads = await settledHeads(session, own);
   const rotation =
     request.consistency === 'app'
       ? await frozen(session, request, () => source.rotate(heads))
@@ -68,6 +68,23 @@ export async function cycle(
 /** Per disk the last log that the replica has. */
 export function headsOf({ replica }: OwnReplica): readonly string[] {
   return replica.record.root.disks.map(({ head }) => head);
+}
+
+/**
+ * Per disk the last log that the replica has where it belongs: behind a gateway, those that follow are kept until they are there too.
+ * @throws REPLICA_OTHER_SIDE where another side took over meanwhile
+ */
+export async function settledHeads(session: Session, own: OwnReplica): Promise<readonly string[]> {
+  if (own.replica.store.settled === undefined) return headsOf(own);
+  const { root, hash } = await settledRecord(own.replica, { signal: sessionSignal(session) });
+  assertReplicating(root, own.state.side);
+  await own.saveAnchor({ generation: root.generation, hash });
+  return root.disks.map(({ head }) => head);
+}
+
+/** Of the logs of each disk, those that the replica has not got, on their way or where they belong. */
+function missing(heads: readonly string[], logs: Rotation['logs']): Rotation['logs'] {
+  return logs.map((row, i) => row.slice(row.findIndex(({ uniqueId }) => uniqueId === heads[i]) + 1));
 }
 
 /** Ships logs that were rotated, and tells the tracker. */
@@ -81,28 +98,30 @@ export async function shipRotated(
   const { clock } = session.ports;
   const startedMs = clock.monotonicMs();
   const shared = group === undefined ? {} : { group };
-  const result = await withLogs(session, source, rotation.logs, (logs) =>
+  const unshipped = missing(headsOf(own), rotation.logs);
+  const result = await withLogs(session, source, unshipped, (logs) =>
     withWorkers(session, own.replica, (pool) =>
-      withWriter(session, own, ({ committer, session: writer }) =>
-        shipLogs({
+      withWriter(session, own, async ({ committer, session: writer }) => {
+        const shipped = await shipLogs({
           committer,
           side: own.state.side,
           pool,
           lanes: sessionLanes(session)(),
           logs,
-          heads: newHeads(headsOf(own), rotation.logs),
+          heads: newHeads(headsOf(own), unshipped),
           timeMs: rotation.timeMs,
           consistency,
           ...shared,
           ports: session.ports,
           signal: writer.signal,
           onProgress: (progress) => session.onEvent?.({ type: 'progress', phase: 'ship', ...progress }),
-        }),
-      ),
+        });
+        return { ...shipped, own: { ...own, replica: committer.replica } };
+      }),
     ),
   );
   await session.ports.failpoint('ship.before-acknowledge');
-  await source.acknowledge(result.root.disks.map(({ head }) => head));
+  await source.acknowledge(await settledHeads(session, result.own));
   const { point } = result;
   session.onEvent?.({ type: 'committed', generation: result.root.generation, pointId: point.id });
   return {
@@ -112,7 +131,7 @@ export async function shipRotated(
     consistency,
     ...shared,
     generation: result.root.generation,
-    logs: rotation.logs.reduce((sum, each) => sum + each.length, 0),
+    logs: unshipped.reduce((sum, each) => sum + each.length, 0),
     dataBytes: result.dataBytes,
     sentBytes: result.sentBytes,
     elapsedMs: clock.monotonicMs() - startedMs,

@@ -15,6 +15,14 @@ import { retain } from './retain.ts';
 import type { Anchor, RecoveryPoint, Root } from './root.ts';
 import { checkAnchor, decodeRoot, encodeRoot, rootHash } from './root-record.ts';
 
+export interface CommitOptions {
+  /**
+   * A store that passes on what it gets may answer before the root is where it belongs; the anchor is the caller's to save, when
+   * it is there.
+   */
+  readonly early?: boolean;
+}
+
 export type SaveAnchor = (anchor: Anchor) => Promise<void>;
 
 /** What a commit changes; all else of the root stays, as far as anybody needs it (`retain`). */
@@ -66,15 +74,19 @@ export class Committer {
    * that leave alone what others may change; `prepare` throws where a root is none that it can go on from.
    * @throws REPLICA_FENCED if the keys were changed meanwhile
    */
-  commitOver(prepare: (root: Root) => RootChange, signal?: AbortSignal): Promise<Root> {
+  commitOver(
+    prepare: (root: Root) => RootChange,
+    signal?: AbortSignal,
+    { early = false }: CommitOptions = {},
+  ): Promise<Root> {
     const next = this.#tail.then(async () => {
       for (;;) {
         const { generation } = this.root;
         try {
-          return await this.#commit(prepare(this.root), signal);
+          return await this.#commit(prepare(this.root), signal, early);
         } catch (error) {
           if (!isBlockferryError(error, 'REPLICA_FENCED') || this.root.generation !== generation) throw error;
-          if (!(await this.#catchUp(signal))) throw error;
+          if (!(await this.#catchUp(signal, early))) throw error;
         }
       }
     });
@@ -98,7 +110,7 @@ export class Committer {
     return this.commit(async () => ({}), signal);
   }
 
-  async #commit(change: RootChange, signal: AbortSignal | undefined): Promise<Root> {
+  async #commit(change: RootChange, signal: AbortSignal | undefined, early = false): Promise<Root> {
     const { record, keyring, rootEtag } = this.#replica;
     const { sync: unfinished, follows: followed, ...settled } = record.root;
     const sync = change.sync === undefined ? unfinished : change.sync;
@@ -124,21 +136,23 @@ export class Committer {
       writer: this.#writer,
     };
     const bytes = encodeRoot(root, keyring.keys.root);
-    const etag = await this.#put(bytes, rootEtag, signal);
+    const etag = await this.#put(bytes, rootEtag, signal, early);
     const hash = rootHash(bytes);
     this.#replica = { ...this.#replica, record: { root, hash }, rootEtag: etag };
     await this.#ports.failpoint('sync.after-root');
-    await this.#saveAnchor({ generation: root.generation, hash });
+    if (!this.#isEarly(early)) await this.#saveAnchor({ generation: root.generation, hash });
     await this.#ports.failpoint('sync.after-anchor');
     return root;
   }
 
   /** Takes the root that is there now; false if it is not a newer one under the same keys. */
-  async #catchUp(signal: AbortSignal | undefined): Promise<boolean> {
+  async #catchUp(signal: AbortSignal | undefined, early = false): Promise<boolean> {
     const { store, keyring, record } = this.#replica;
     const stored = await store.get(ROOT_KEY, ROOT_BYTES_MAX, signal ? { signal } : {});
     if (!stored) return false;
     const newer = decodeRoot(stored.bytes, keyring.keys.root, ROOT_KEY);
+    // What was answered early may have been refused since; the anchor does not know of it.
+    if (this.#isEarly(early) && newer.root.generation < record.root.generation) return false;
     checkAnchor(newer, { generation: record.root.generation, hash: record.hash }, ROOT_KEY);
     const { generation, keyringCounter } = newer.root;
     if (generation === record.root.generation || keyringCounter !== keyring.keyring.counter) return false;
@@ -146,9 +160,13 @@ export class Committer {
     return true;
   }
 
-  async #put(bytes: Uint8Array, ifMatch: string, signal: AbortSignal | undefined): Promise<string> {
+  #isEarly(early: boolean): boolean {
+    return early && this.#replica.store.settled !== undefined;
+  }
+
+  async #put(bytes: Uint8Array, ifMatch: string, signal: AbortSignal | undefined, early: boolean): Promise<string> {
     try {
-      return await this.#replica.store.put(ROOT_KEY, bytes, { ifMatch, ...(signal ? { signal } : {}) });
+      return await this.#replica.store.put(ROOT_KEY, bytes, { ifMatch, early, ...(signal ? { signal } : {}) });
     } catch (cause) {
       if (!isBlockferryError(cause, 'STORE_CONDITION')) throw cause;
       throw new BlockferryError('REPLICA_FENCED', 'another writer committed to this replica meanwhile', {

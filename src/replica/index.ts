@@ -59,6 +59,7 @@ export {
   type SyncState,
 } from './root.ts';
 export { checkAnchor, decodeRoot, encodeRoot, rootHash } from './root-record.ts';
+export { settledRecord } from './settled.ts';
 export { type ShipProgress, type ShipResult, type ShipSetup, shipLogs } from './ship.ts';
 export { type LogAccess, type LogPiece, readShippedLog } from './shipped-log.ts';
 export { sourceStamp } from './source-stamp.ts';
@@ -68,6 +69,7 @@ export {
   type DeltaSetup,
   discardStage,
   type FillCounts,
+  hasStage,
   isHalfLaid,
   type LayCounts,
   type LaySetup,

@@ -11,7 +11,7 @@ import type { Ports } from '../ports.ts';
 import type { Lanes } from '../transport/index.ts';
 import type { WorkerPool } from '../workers/index.ts';
 import { collectDropped } from './collect-dropped.ts';
-import type { Committer } from './committer.ts';
+import type { Committer, RootChange } from './committer.ts';
 import { assertReplicating } from './owner.ts';
 import { askPins } from './pins.ts';
 import { newestLog, type RecoveryPoint, type Root, type ShippedLog } from './root.ts';
@@ -75,7 +75,7 @@ export async function shipLogs(setup: ShipSetup): Promise<ShipResult> {
   const log = await writeLog(setup, chains, seq, loggedBytes);
   await ports.failpoint('ship.after-upload');
   let replaced = before;
-  const root = await committer.commitOver((latest) => {
+  const change = (latest: Root): RootChange => {
     assertReplicating(latest, setup.side);
     refuseUnfinished(latest);
     replaced = latest;
@@ -95,7 +95,8 @@ export async function shipLogs(setup: ShipSetup): Promise<ShipResult> {
       points: [...latest.points, point],
       ...(log ? { logs: [...latest.logs, log] } : {}),
     };
-  }, signal);
+  };
+  const root = await committer.commitOver(change, signal, { early: true });
   await removeDropped(setup, replaced, root);
   const counts = { sentBytes: log?.sizeBytes ?? 0, dataBytes: log?.dataBytes ?? 0 };
   return { point: root.points.at(-1)!, root, ...counts, ...(log ? { log } : {}) };

@@ -1,5 +1,5 @@
 /**
- * From a URL to a store. This is the only place that knows the three kinds of URL; credentials come in as options,
+ * From a URL to a store. This is the only place that knows the kinds of URL; credentials come in as options,
  * never from the environment.
  */
 import type { TokenCredential } from '@azure/identity';
@@ -12,6 +12,8 @@ import { folderOf, URL_FORMS, usage } from './store-url.ts';
 export interface StoreEnvironment {
   /** An account's connection string (with a key or a SAS); used where the URL carries no SAS. */
   readonly connectionString?: string;
+  /** What lets us in at a gateway: paths of files. They are read at each opening, so a token may be exchanged. */
+  readonly gateway?: { readonly tokenFile: string; readonly caFile?: string };
 }
 
 /** The ports that a store needs. */
@@ -41,6 +43,10 @@ export async function openStore(url: string, options: OpenStoreOptions): Promise
   if (!URL.canParse(url)) throw usage('the URL of the store cannot be parsed', URL_FORMS);
   const parsed = new URL(url);
   if (parsed.protocol === 'file:') return new FolderStore({ directory: folderOf(parsed), ports: options.ports });
+  if (parsed.protocol.startsWith('gateway+')) {
+    const { openGateway } = await import('./open-gateway.ts');
+    return await openGateway(parsed, options);
+  }
   if (parsed.protocol === 'https:' || parsed.protocol === 'http:') {
     const { openAzure } = await import('./open-azure.ts');
     return await openAzure(parsed, options);

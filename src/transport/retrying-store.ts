@@ -9,7 +9,15 @@ import { mayStillApply } from './outcome.ts';
 import { resumed } from './resumed.ts';
 import type { Retry } from './retry.ts';
 import { RetryingBlob } from './retrying-blob.ts';
-import type { CallOptions, ObjectReadOptions, PageBlob, StagedObject, Store, StoredObject } from './store.ts';
+import type {
+  CallOptions,
+  ObjectReadOptions,
+  PageBlob,
+  PutOptions,
+  StagedObject,
+  Store,
+  StoredObject,
+} from './store.ts';
 
 export class RetryingStore implements Store {
   readonly #store: Store;
@@ -32,15 +40,21 @@ export class RetryingStore implements Store {
     return this.#retry.run(`${key}: get`, () => this.#store.get(key, maxBytes, options), options?.signal);
   }
 
+  /** Undefined where the store below has none. */
+  get settled(): Store['settled'] {
+    const { settled } = this.#store;
+    if (settled === undefined) return undefined;
+    return (key, maxBytes, options) => {
+      const call = (): Promise<StoredObject | undefined> => settled.call(this.#store, key, maxBytes, options);
+      return this.#retry.run(`${key}: get settled`, call, options?.signal);
+    };
+  }
+
   /**
    * Without `ifMatch` the last of several writers is whoever arrives last, and a try whose answer was lost may arrive
    * later than the next put; what must not be rolled back is put with `ifMatch`.
    */
-  async put(
-    key: string,
-    bytes: Uint8Array,
-    options?: CallOptions & { readonly ifMatch?: string | null },
-  ): Promise<string> {
+  async put(key: string, bytes: Uint8Array, options?: PutOptions): Promise<string> {
     let unknown = false;
     const attempt = async (): Promise<string> => {
       try {

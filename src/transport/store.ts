@@ -1,5 +1,6 @@
 /**
- * Store: where replicas live. One contract, two implementations (Azure page blobs, a folder), one suite of tests.
+ * Store: where replicas live. One contract, one suite of tests, two implementations (Azure page blobs, a folder), either of which
+ * may stand behind a gateway.
  *
  * A store makes ONE attempt per call and reports what happened as a typed error; retrying, pacing and fencing are
  * decorators above it. Keys are relative paths with `/` ([a-z0-9._-] segments, never `.` or `..`).
@@ -30,6 +31,17 @@ export interface RangesOptions extends ReadOptions {
 export interface ObjectReadOptions extends CallOptions {
   /** The length that the object must have: an object that was cut or that grew is a RangeError. */
   readonly sizeBytes?: number;
+}
+
+/** How an object is replaced. */
+export interface PutOptions extends CallOptions {
+  /** An etag, or null for "must not exist"; without it unconditional. */
+  readonly ifMatch?: string | null;
+  /**
+   * Of a store that passes on what it gets (a gateway): it may answer as soon as it holds the bytes durably, though they are
+   * not where they belong yet; `settled` tells. Others take no notice.
+   */
+  readonly early?: boolean;
 }
 
 export interface StoredObject {
@@ -129,7 +141,14 @@ export interface Store {
    * Replaces a whole object in one step; readers see the old or the new. `ifMatch`: an etag, or null for "must not
    * exist"; without it unconditional. Returns the new etag. @throws STORE_CONDITION.
    */
-  put(key: string, bytes: Uint8Array, options?: CallOptions & { readonly ifMatch?: string | null }): Promise<string>;
+  put(key: string, bytes: Uint8Array, options?: PutOptions): Promise<string>;
+  /**
+   * The object as it is where it belongs, which may be older than what `get` returns after an early put. Absent where a
+   * store has nothing but what is there.
+   */
+  readonly settled?:
+    | ((key: string, maxBytes: number, options?: CallOptions) => Promise<StoredObject | undefined>)
+    | undefined;
   /**
    * Bytes [offset, offset + lengthBytes) of an object, all of one version of it. @throws STORE_NOT_FOUND; STORE_CONDITION
    * (retryable) if it was replaced meanwhile; RangeError beyond its end, for no bytes at all, or if its length is another.

@@ -19,6 +19,7 @@ const ELSEWHERE: readonly FailpointName[] = [
   ...(['lay.after-write', 'lay.after-sync'] as const),
   ...(['planned.after-stop', 'planned.after-proof', 'commit.after-tracking'] as const),
   ...(['ship.after-part', 'ship.after-upload'] as const),
+  ...(['gateway.after-staging', 'gateway.after-queue', 'gateway.after-upload'] as const),
   ...(['apply.after-intent', 'apply.after-slots', 'apply.after-pages', 'apply.after-snapshots'] as const),
   ...(['mirror.after-intent', 'mirror.after-slots', 'mirror.after-pages', 'mirror.after-snapshots'] as const),
   'mirror.after-log',

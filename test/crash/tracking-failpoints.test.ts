@@ -52,6 +52,7 @@ const ELSEWHERE: readonly FailpointName[] = [
   ...(['stage.after-chunks', 'stage.after-index', 'stage.after-complete'] as const),
   ...(['lay.after-write', 'lay.after-sync'] as const),
   ...(['planned.after-stop', 'planned.after-proof', 'commit.after-tracking'] as const),
+  ...(['gateway.after-staging', 'gateway.after-queue', 'gateway.after-upload'] as const),
 ];
 
 /** More than one part of a shipped log has, and not what half of a disk is. */

@@ -86,6 +86,7 @@ const REMEDIES: Readonly<Record<ErrorCode, Remedy>> = {
   FREEZE_FAILED: 'retry',
   NBD_PROTOCOL: 'retry',
   // Lack of memory looks like this.
+  GATEWAY_CACHE: 'retry',
   WORKER_FAILED: 'retry',
   UNEXPECTED: 'retry',
   FAILPOINT: 'retry',
