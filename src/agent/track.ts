@@ -9,7 +9,7 @@ import { isHalfLaid } from '../replica/index.ts';
 import { ControlServer, controlPath, defaultNbdPath, diskStamp, NbdServer, openTracker } from '../tracker/index.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
 import { sessionSignal, withOwn } from './open-item.ts';
-import { stageDirectory } from './sides/index.ts';
+import { stageDirectories } from './sides/index.ts';
 import { trackedItem } from './tracking.ts';
 import type { Listening, Session, TrackRequest } from './types.ts';
 
@@ -62,8 +62,9 @@ async function confirmDisks({ ports: { files } }: Session, item: LocalItem, stat
       hint: 'run the command again, which serves these',
     });
   }
-  for (const path of state.disks) {
-    if (!(await isHalfLaid(stageDirectory(path), files))) continue;
+  for (const [i, directory] of (await stageDirectories(item, state.disks, files)).entries()) {
+    if (!(await isHalfLaid(directory, files))) continue;
+    const path = state.disks[i]!;
     throw new BlockferryError('ILLEGAL_STATE', `${path} may be half written: its failback was cut off`, {
       facts: { source: path },
       hint: `run blockferry failback ${item.name} again, which finishes it`,

@@ -284,6 +284,8 @@ export interface FailbackRequest {
   readonly outDirectory?: string;
   /** Of new files; that of the old disks by default. */
   readonly format?: 'vhdx' | 'vhd' | 'raw';
+  /** Of a delta: a folder on a volume of its own for what is fetched; beside each disk by default. */
+  readonly retention?: string;
 }
 
 export interface FailbackDiskReport {

@@ -50,7 +50,7 @@ export function addAgentSides(agent: Command, start: Start): void {
   add<FailbackOptions>(agent, start, {
     verb: 'failback',
     summary: 'bring the disks of a machine home',
-    withOptions: withFailbackOptions,
+    withOptions: (command) => withFailbackOptions(command),
     body: async ({ name, options, context, operate }) =>
       tellFailback(context, await operate('failback', name, failbackRequest(options))),
   });
@@ -76,15 +76,21 @@ export function addAgentSides(agent: Command, start: Start): void {
 }
 
 /** The agent has another working directory. */
-function withAbsoluteOut<O extends object & { readonly out?: string }>(options: O): O {
-  return options.out === undefined ? options : { ...options, out: resolve(options.out) };
+function withAbsolutePaths<O>(options: O & Paths): O {
+  const { out, retention } = options;
+  return {
+    ...options,
+    ...(out === undefined ? {} : { out: resolve(out) }),
+    ...(retention === undefined ? {} : { retention: resolve(retention) }),
+  };
 }
 
-function add<O extends object & { readonly out?: string }>(
-  agent: Command,
-  start: Start,
-  { verb, summary, withOptions, body }: Side<O>,
-): void {
+interface Paths {
+  readonly out?: string;
+  readonly retention?: string;
+}
+
+function add<O extends object>(agent: Command, start: Start, { verb, summary, withOptions, body }: Side<O>): void {
   const command = agent
     .command(verb)
     .summary(summary)
@@ -104,7 +110,7 @@ function add<O extends object & { readonly out?: string }>(
             signal: context.signal,
             onEvent: (event) => tellItemEvent(event, context),
           });
-        return body({ name, options: withAbsoluteOut(options), context, operate });
+        return body({ name, options: withAbsolutePaths(options), context, operate });
       }),
     );
   });

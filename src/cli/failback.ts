@@ -9,8 +9,9 @@ import { sessionOf, type TransferOptions, withTransferOptions } from './session.
 
 /** What is said of the failback itself, whoever carries it out. */
 export interface FailbackOptions {
-  readonly mode: 'delta' | 'full';
+  readonly mode?: 'delta' | 'full';
   readonly out?: string;
+  readonly retention?: string;
   readonly format?: DiskFormat;
 }
 
@@ -26,31 +27,39 @@ export const addFailback: AddCommand = (program, start) => {
         'cancel. Exit 3: all is staged, and the owner elsewhere has to stop first (failover --planned in its home).',
     )
     .argument('<name>', 'name of the item');
-  withExample(withTransferOptions(withFailbackOptions(command)), 'blockferry failback web1 --mode delta');
+  withExample(withTransferOptions(withFailbackOptions(command, 'delta')), 'blockferry failback web1 --mode delta');
   command.action(async (name: string, options: Options) => {
     await start(command, async (context) =>
-      tellFailback(context, await failback(sessionOf(context, options), name, failbackRequest(options))),
+      tellFailback(
+        context,
+        await failback(sessionOf(context, options), name, { mode: 'delta', ...failbackRequest(options) }),
+      ),
     );
   });
 };
 
-/** Adds `--mode`, `--out` and `--format`. */
-export function withFailbackOptions(command: Command): Command {
+/** Adds `--mode`, `--out`, `--format` and `--retention`. Without `mode` who carries it out knows it. */
+export function withFailbackOptions(command: Command, mode?: 'delta'): Command {
   return command
     .addOption(
       new Option('--mode <mode>', 'delta: what differs, into the disks that are there; full: new files')
         .choices(['delta', 'full'])
-        .default('delta'),
+        .default(mode),
     )
     .option('--out <dir>', 'directory for the new files (default: a new folder beside the old disks)')
-    .addOption(formatOption('--format', 'format of the new files (default: that of the old disks)'));
+    .addOption(formatOption('--format', 'format of the new files (default: that of the old disks)'))
+    .option(
+      '--retention <dir>',
+      'of a delta: a folder on a volume of its own for what is fetched (default: beside the disks)',
+    );
 }
 
-export function failbackRequest({ mode, out, format }: FailbackOptions): FailbackRequest {
+export function failbackRequest({ mode, out, format, retention }: FailbackOptions): Partial<FailbackRequest> {
   return {
-    mode,
+    ...(mode === undefined ? {} : { mode }),
     ...(out === undefined ? {} : { outDirectory: out }),
     ...(format === undefined ? {} : { format }),
+    ...(retention === undefined ? {} : { retention }),
   };
 }
 

@@ -5,9 +5,24 @@
  * directory for syncing; NTFS journals names by itself, so there it is left out.
  */
 import * as fs from 'node:fs';
-import { type FileHandle, link, mkdir, open, readdir, realpath, rename, rm, statfs, unlink } from 'node:fs/promises';
+import {
+  type FileHandle,
+  link,
+  mkdir,
+  open,
+  readdir,
+  realpath,
+  rename,
+  rm,
+  stat,
+  statfs,
+  unlink,
+} from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { DirectoryEntry, FileStamp, FileSystem, RandomAccessFile, WriteOptions } from '../ports.ts';
+
+/** As Linux names them in statfs: vfat and exfat. */
+const FAT_TYPES: readonly number[] = [0x4d44, 0x2011bab0];
 
 const OPEN_FLAGS = { read: 'r', modify: 'r+', create: 'wx+' } as const;
 
@@ -194,6 +209,10 @@ export function nodeFileSystem(): FileSystem {
     async volumeBytes(path) {
       const { blocks, bsize } = await statfs(path);
       return blocks * bsize;
+    },
+    async volume(path) {
+      const [{ dev }, { type }] = await Promise.all([stat(path), statfs(path)]);
+      return { identity: String(dev), kind: type === 0 ? 'unknown' : FAT_TYPES.includes(type) ? 'fat' : 'other' };
     },
   };
 }

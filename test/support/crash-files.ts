@@ -236,6 +236,7 @@ export function crashFileSystem(before: ReadonlyMap<string, Uint8Array>, options
     },
     freeBytes: async () => Number.MAX_SAFE_INTEGER,
     volumeBytes: async () => Number.MAX_SAFE_INTEGER,
+    volume: async () => ({ identity: 'memory', kind: 'other' }),
   };
   return files;
 }

@@ -231,6 +231,7 @@ class MeteredFiles {
       ...{ removeTree: refuse, makeDirectory: refuse, list: refuse, exists: refuse, syncDirectory: refuse },
       freeBytes: refuse,
       volumeBytes: refuse,
+      volume: refuse,
     };
   }
 

@@ -210,5 +210,6 @@ export function memoryFileSystem(): MemoryFileSystem {
     async syncDirectory() {},
     freeBytes: async () => 2 ** 50,
     volumeBytes: async () => 2 ** 50,
+    volume: async () => ({ identity: 'memory', kind: 'other' }),
   };
 }

@@ -47,6 +47,7 @@ function halfInMemory(real: FileSystem): FileSystem {
     syncDirectory: (path) => side(path).syncDirectory(path),
     freeBytes: (path) => side(path).freeBytes(path),
     volumeBytes: (path) => side(path).volumeBytes(path),
+    volume: (path) => side(path).volume(path),
   };
 }
 

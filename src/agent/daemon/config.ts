@@ -23,7 +23,7 @@ import type { KeySource } from '../types.ts';
 import { checkMembers, groupOf, type ReadGroup, readAppConsistent, readGroups } from './config-groups.ts';
 import { type ConfigMap, type ConfigValue, readConfigText } from './config-reader.ts';
 import { durationBetween, parseDuration, parseLoopback, parseMoment, parseName } from './config-values.ts';
-import { type AgentConfig, LOG_LEVELS, type MachineConfig } from './types.ts';
+import { type AgentConfig, type FailbackConfig, LOG_LEVELS, type MachineConfig } from './types.ts';
 
 const AGENT_KEYS = [
   'home',
@@ -55,6 +55,7 @@ const SHARED_KEYS = [
   'rpo-threshold',
   'low-space',
   'serve',
+  'failback',
 ];
 const SECRET = 'secrets do not stand in this file; name a file that holds it';
 const SECRETS: Readonly<Record<string, string>> = {
@@ -133,6 +134,7 @@ function readMachine(own: ConfigMap, map: ConfigMap, setting: Setting, groups: r
   const compression = map.get('compression')?.oneOf(['lz4', 'zstd', 'none']);
   const firstCopyAtMs = map.get('first-copy-at')?.parse(parseMoment);
   const serve = map.get('serve')?.map(['listen']).need('listen')?.parse(parseListen);
+  const failback = map.get('failback');
   return {
     name,
     disks: readDisks(own.need('disks'), directory),
@@ -153,6 +155,7 @@ function readMachine(own: ConfigMap, map: ConfigMap, setting: Setting, groups: r
     lowSpace: map.get('low-space')?.oneOf(['act', 'tell']) ?? 'act',
     ...(serve === undefined ? {} : { serve: { listen: serve } }),
     ...(group ? { group: group.name } : {}),
+    ...(failback ? { failback: readFailback(failback, directory) } : {}),
   };
 }
 
@@ -174,6 +177,16 @@ function readKeys(map: ConfigMap, directory: string): readonly KeySource[] {
       return path === undefined ? [] : [{ type, path }];
     }),
   );
+}
+
+function readFailback(value: ConfigValue, directory: string): FailbackConfig {
+  const map = value.map(['mode', 'out', 'retention']);
+  const mode = map.get('mode')?.oneOf(['delta', 'full']) ?? 'delta';
+  const out = map.get('out')?.parse((text) => resolve(directory, text));
+  const retention = map.get('retention')?.parse((text) => resolve(directory, text));
+  if (mode === 'delta' && out !== undefined)
+    map.get('out')?.fail('is for new files; write mode: full, or leave it out');
+  return { mode, ...(out === undefined ? {} : { out }), ...(retention === undefined ? {} : { retention }) };
 }
 
 /** `manual`, `18:30-06:00`, or a map that names days too. */

@@ -21,6 +21,7 @@ export interface StatusSource {
   readonly running?: RunningVerb;
   readonly share?: MachineStatus['share'];
   readonly space?: MachineStatus['space'];
+  readonly retention?: string;
 }
 
 export function machineStatus(source: StatusSource): MachineStatus {
@@ -56,7 +57,7 @@ export function machineStatus(source: StatusSource): MachineStatus {
   };
 }
 
-function figuresOf({ view, memory, forecast, space }: StatusSource): CycleFigures {
+function figuresOf({ view, memory, forecast, space, retention }: StatusSource): CycleFigures {
   const { due, missed, averageLatencyMs } = memory.summary;
   const minutes = forecast.minutesToUpload();
   const { lastSynchronisedMs } = memory;
@@ -65,6 +66,7 @@ function figuresOf({ view, memory, forecast, space }: StatusSource): CycleFigure
     ...(lastSynchronisedMs === undefined ? {} : { lastSynchronisedMs }),
     ...(minutes === undefined ? {} : { upload: { level: forecast.level(), minutes } }),
     ...(space ? { space } : {}),
+    ...(retention === undefined ? {} : { retention }),
     ...(view.group?.isApart && view.group.trouble ? { apart: { group: view.group.name, ...view.group.trouble } } : {}),
   };
 }

@@ -32,6 +32,7 @@ import type {
 export const SLEEP_MS_MAX = 3_600_000;
 /** What a copy, a resync or an apply takes of its share while space is short. */
 const THROTTLED_PART = 0.25;
+const RETENTION_EVERY_MS = 900_000;
 
 export interface MachineSetup {
   readonly config: MachineConfig;
@@ -71,6 +72,9 @@ export class MachineWork {
   #operations: MachineOperations;
   #seen: MachineView['seen'];
   #space: MachineStatus['space'];
+  /** What is wrong with the folder for its way home. */
+  #retention: string | undefined;
+  #retentionDueMs = Number.NEGATIVE_INFINITY;
   #running: Running | undefined;
   #told = '';
 
@@ -89,6 +93,7 @@ export class MachineWork {
   configure(config: MachineConfig, operations: MachineOperations): void {
     this.#config = config;
     this.#operations = operations;
+    this.#retentionDueMs = Number.NEGATIVE_INFINITY;
   }
 
   get view(): MachineView {
@@ -115,6 +120,7 @@ export class MachineWork {
       nowMs: this.#setup.clock.nowMs(),
       ...(this.#running ? { running: this.#running.verb, share: this.#running.active.share } : {}),
       ...(this.#space ? { space: this.#space } : {}),
+      ...(this.#retention === undefined ? {} : { retention: this.#retention }),
     });
   }
 
@@ -337,6 +343,16 @@ export class MachineWork {
       // What cannot be measured holds nothing up; whatever is wrong with the volume, the operation will say it.
       this.#space = undefined;
     }
+    await this.#lookAtRetention();
+  }
+
+  /** Such a look writes; as published, what changes is noticed within a quarter of an hour, and a new configuration at once. */
+  async #lookAtRetention(): Promise<void> {
+    const { retention } = this.#operations;
+    const nowMs = this.#setup.clock.monotonicMs();
+    if (nowMs < this.#retentionDueMs) return;
+    this.#retentionDueMs = nowMs + RETENTION_EVERY_MS;
+    this.#retention = await retention?.().catch((error: unknown) => asBlockferryError(error).message);
   }
 
   /** Says how it is, when that changed. */

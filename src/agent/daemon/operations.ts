@@ -15,6 +15,7 @@ import { prune } from '../prune.ts';
 import { resync } from '../resync.ts';
 import { ship } from '../ship.ts';
 import { shipTogether } from '../ship-together.ts';
+import { retentionFacts, retentionFault } from '../sides/index.ts';
 import { TransferLimits } from '../transfer-limits.ts';
 import type { ProtectRequest, Session, ShipRequest } from '../types.ts';
 import type {
@@ -47,6 +48,9 @@ export function machineOperations(
       const { dropped } = await prune(session(context), name, { policy: context.policy });
       return { dropped: dropped.length };
     },
+    ...(config.failback?.retention === undefined
+      ? {}
+      : { retention: retentionOf(base, config, config.failback.retention) }),
     space: () => fullestVolume(base, config),
   };
 }
@@ -121,6 +125,10 @@ function shipRequest(
     thaw: () => processes.shell('thaw', thaw),
     ...(timeoutMs === undefined ? {} : { freezeTimeoutMs: timeoutMs }),
   };
+}
+
+function retentionOf({ ports: { files }, home }: SessionBase, { disks }: MachineConfig, directory: string) {
+  return async () => retentionFault(await retentionFacts(directory, { home, disks }, files))?.message;
 }
 
 /** Of the volumes that replication writes to: logs lie beside the disks, state in the home, a folder store on its own. */

@@ -21,13 +21,14 @@ import type {
   ReverseReport,
   Session,
 } from '../types.ts';
-import type { OperatorVerb } from './types.ts';
+import type { MachineConfig, OperatorVerb } from './types.ts';
 
 /** The replica is that of the machine; a failover to where its owner has stopped is `failover-planned`. */
 export interface OperatorRequests {
   readonly failover: Omit<FailoverRequest, 'planned'>;
   readonly 'failover-planned': PlannedRequest;
-  readonly failback: FailbackRequest;
+  /** What is not said is as the machine's configuration says. */
+  readonly failback: Partial<FailbackRequest>;
   readonly commit: CommitRequest;
   readonly cancel: CancelRequest;
   readonly reverse: object;
@@ -53,7 +54,12 @@ interface Operation<V extends OperatorVerb> {
   readonly read: (json: JsonReader) => OperatorRequests[V];
   /** What it is in the machine's life; undefined: it is possible in every state. */
   readonly asks: (request: OperatorRequests[V]) => Verb | undefined;
-  readonly run: (session: Session, name: string, request: OperatorRequests[V]) => Promise<OperatorReports[V]>;
+  readonly run: (
+    session: Session,
+    name: string,
+    request: OperatorRequests[V],
+    config: MachineConfig,
+  ) => Promise<OperatorReports[V]>;
 }
 
 const FORMATS = ['vhdx', 'vhd', 'raw'] as const;
@@ -76,9 +82,9 @@ export const OPERATIONS: { readonly [V in OperatorVerb]: Operation<V> } = {
     run: failoverPlanned,
   },
   failback: {
-    read: (json) => ({ mode: json.field('mode').oneOf(['delta', 'full']), ...outOf(json), ...formatOf(json) }),
+    read: readFailback,
     asks: () => 'failback',
-    run: failback,
+    run: (session, name, request, config) => failback(session, name, failbackRequest(request, config)),
   },
   commit: {
     read: (json) => ({
@@ -95,6 +101,29 @@ export const OPERATIONS: { readonly [V in OperatorVerb]: Operation<V> } = {
   },
   reverse: { read: () => ({}), asks: () => 'reverse', run: (session, name) => reverse(session, name) },
 };
+
+function readFailback(json: JsonReader): Partial<FailbackRequest> {
+  const mode = json.optional('mode')?.oneOf(['delta', 'full']);
+  const retention = json.optional('retention');
+  return {
+    ...(mode === undefined ? {} : { mode }),
+    ...outOf(json),
+    ...formatOf(json),
+    ...(retention ? { retention: directory(retention) } : {}),
+  };
+}
+
+/** The folders of the configuration are those of the mode that it names. */
+function failbackRequest(asked: Partial<FailbackRequest>, { failback: known }: MachineConfig): FailbackRequest {
+  const mode = asked.mode ?? known?.mode ?? 'delta';
+  const isKnown = known?.mode === mode;
+  return {
+    ...(isKnown && known.out !== undefined ? { outDirectory: known.out } : {}),
+    ...(known?.retention !== undefined && mode === 'delta' ? { retention: known.retention } : {}),
+    ...asked,
+    mode,
+  };
+}
 
 function isSet(json: JsonReader, key: string): boolean {
   return json.optional(key)?.boolean() ?? false;

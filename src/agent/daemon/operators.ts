@@ -84,7 +84,7 @@ export class Operators {
         const isAtRest = AT_REST.includes(verb);
         if (isAtRest) holdTracker(name, true);
         try {
-          return await run(session, name, request);
+          return await run(session, name, request, machine.work.view.config);
         } finally {
           if (isAtRest) holdTracker(name, false);
         }

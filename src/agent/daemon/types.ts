@@ -96,6 +96,15 @@ export interface MachineConfig {
   readonly serve?: { readonly listen: string };
   /** Name of the group that it ships with. */
   readonly group?: string;
+  /** How it comes home, where nothing else is said. */
+  readonly failback?: FailbackConfig;
+}
+
+export interface FailbackConfig {
+  readonly mode: 'delta' | 'full';
+  /** Absolute paths. */
+  readonly out?: string;
+  readonly retention?: string;
 }
 
 /** Part of what all machines may use, of one that is active. */
@@ -121,6 +130,8 @@ export interface MachineOperations {
   apply(context: OperationContext): Promise<ApplyReport>;
   resync(context: OperationContext): Promise<SyncReport>;
   prune(context: OperationContext & { readonly policy: RetentionPolicy }): Promise<{ readonly dropped: number }>;
+  /** What is wrong with the folder that it keeps for its way home; absent where it has none. */
+  readonly retention?: () => Promise<string | undefined>;
   /** Of the fullest volume that replication writes to. */
   space(): Promise<{ readonly freeBytes: number; readonly totalBytes: number }>;
 }

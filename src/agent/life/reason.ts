@@ -17,6 +17,8 @@ export interface CycleFigures {
   readonly upload?: { readonly level: BacklogLevel; readonly minutes: number };
   /** Of the fullest volume that replication writes to. */
   readonly space?: { readonly verdict: SpaceVerdict; readonly freeBytes: number; readonly totalBytes: number };
+  /** What is wrong with the folder that is kept for its way home. */
+  readonly retention?: string;
   /** Its group has no common moment any more, since then; the message names who could not. */
   readonly apart?: {
     readonly group: string;

@@ -18,6 +18,7 @@ export type PaceCode =
   | 'LOG_FILLING'
   | 'TRACKER_NOT_RUNNING'
   | 'SPACE_LOW'
+  | 'RETENTION_UNFIT'
   | 'APPLY_UNFINISHED';
 
 /** Worst first. */
@@ -115,6 +116,12 @@ export const PACE_REASONS: Readonly<Record<PaceCode, Reason>> = {
     next: () => 'blockferry track NAME',
   },
   SPACE_LOW: space('warning', 'low', 'below 25 % copies are slowed down'),
+  RETENTION_UNFIT: {
+    severity: 'warning',
+    cause: ({ figures: { retention } }) => retention && `its retention folder cannot take a failback: ${retention}`,
+    next: () =>
+      'name a writable folder on a volume of its own, or leave "retention" out: what is fetched then lies beside the disks',
+  },
   APPLY_UNFINISHED: {
     severity: 'warning',
     cause: ({ facts: { replica } }) => (replica?.sync === 'apply' ? 'an apply was begun and has not ended' : undefined),

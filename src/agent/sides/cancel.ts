@@ -1,21 +1,14 @@
 /** cancel: what was brought back and not committed is removed, and an owner that had stopped goes on. Nothing else is lost. */
 import { BlockferryError, isBlockferryError } from '../../errors.ts';
 import { Committer, discardStage, isOwner } from '../../replica/index.ts';
-import { type ItemState, LocalItem } from '../local-state.ts';
+import { LocalItem } from '../local-state.ts';
 import { type OwnReplica, sessionSignal, withOwn } from '../open-item.ts';
 import { refuseIllegal } from '../refuse.ts';
 import { trackedItem, withTracking } from '../tracking.ts';
 import type { CancelReport, CancelRequest, Session } from '../types.ts';
 import { withBoth, withTests } from './lock.ts';
-import {
-  type FailoverRecord,
-  loadFailover,
-  loadTests,
-  removeFailover,
-  saveFailover,
-  saveTests,
-  stageDirectory,
-} from './record.ts';
+import { type FailoverRecord, loadFailover, loadTests, removeFailover, saveFailover, saveTests } from './record.ts';
+import { forgetStages, stageDirectories } from './stages.ts';
 import { fileIdentity, waitsAlready } from './waiting.ts';
 
 /** Ends a failover or failback that was not committed; with `test`, removes the files of all test failovers. */
@@ -32,9 +25,7 @@ export function cancel(session: Session, name: string, request: CancelRequest = 
     if (record?.isCommitting) throw waitsAlready(item, record);
     // The owner first: whatever becomes of what was brought back, it must not stay stopped.
     const resumed = (await item.find()) !== undefined && (await resume(session, name));
-    const removed = record
-      ? await removeBrought(session, item, record)
-      : await removeStages(session, await item.find(), resumed);
+    const removed = record ? await removeBrought(session, item, record) : await removeStages(session, item, resumed);
     if (removed.length > 0 || resumed) return { item: name, removed, resumed };
     await refuseIllegal(session, name, 'cancel');
     throw new BlockferryError('ILLEGAL_STATE', `nothing of item "${name}" can be cancelled`, {
@@ -79,18 +70,16 @@ async function removeBrought(
  * What a failback fetched and has not begun to lay: its disks were never touched. What was begun has to be ended, which is no
  * reason to keep an owner stopped. @throws LOCAL_STATE where that is all there is
  */
-async function removeStages(
-  session: Session,
-  state: ItemState | undefined,
-  resumed: boolean,
-): Promise<readonly string[]> {
+async function removeStages(session: Session, item: LocalItem, resumed: boolean): Promise<readonly string[]> {
   const { files } = session.ports;
   const removed: string[] = [];
-  for (const disk of [...(state?.disks ?? []), ...(state?.former?.disks ?? [])]) {
-    const directory = stageDirectory(disk);
+  const state = await item.find();
+  const disks = [...(state?.disks ?? []), ...(state?.former?.disks ?? [])];
+  for (const [i, directory] of (await stageDirectories(item, disks, files)).entries()) {
     if (!(await files.exists(directory))) continue;
     try {
       await discardStage(directory, files);
+      await forgetStages(item, [disks[i]!], files);
       removed.push(directory);
     } catch (error) {
       if (!resumed || !isBlockferryError(error, 'LOCAL_STATE')) throw error;

@@ -7,11 +7,16 @@
  * this again ends with the new ones, whenever it is killed.
  */
 import { dirname, join, resolve } from 'node:path';
+import { chunkCount } from '../../chunker/index.ts';
 import { BlockferryError, isBlockferryError } from '../../errors.ts';
 import {
+  baselineOf,
   catchUp,
+  compareDisk,
   completeStage,
   discardStage,
+  FrozenDisk,
+  hasStage,
   isOwner,
   layStage,
   openStage,
@@ -27,13 +32,23 @@ import { RestingTracking } from '../../tracker/index.ts';
 import { openDisk, openDiskForWriting, type VirtualDisk } from '../../vhd/index.ts';
 import { runApply } from '../apply.ts';
 import { type ItemState, LocalItem } from '../local-state.ts';
-import { latestPoint, type OwnReplica, openOwn, readAccess, withOwn, withPinned, withWorkers } from '../open-item.ts';
+import {
+  latestPoint,
+  type OwnReplica,
+  openOwn,
+  readAccess,
+  sessionSignal,
+  withOwn,
+  withPinned,
+  withWorkers,
+} from '../open-item.ts';
 import { withReasons } from '../refuse.ts';
 import { trackedItem } from '../tracking.ts';
 import type { FailbackDiskReport, FailbackReport, FailbackRequest, Session } from '../types.ts';
 import { withBoth } from './lock.ts';
 import { stop } from './planned.ts';
-import { loadFailover, stageDirectory } from './record.ts';
+import { loadFailover } from './record.ts';
+import { forgetStages, placeStages } from './stages.ts';
 import { bringToWait, checkPlace, noteInPlace, type Waiting, waitsAlready } from './waiting.ts';
 
 /** Where a failback goes. */
@@ -99,12 +114,13 @@ async function run(
   request: FailbackRequest,
 ): Promise<FailbackReport> {
   const startedMs = session.ports.clock.monotonicMs();
-  if (request.mode === 'full') return end(session, first, target, request, [], startedMs);
+  if (request.mode === 'full') return end(session, first, target, request, [], [], startedMs);
   const own = await applied(session, first);
   // Pinned to the end: what is staged is caught up from this point, however long the owner takes to stop.
   return withPinned(session, own.replica, latestPoint(own.replica), async (replica, point) => {
-    const staged = await stageAll(session, { ...own, replica }, point, diskWorks(own, target));
-    return end(session, own, target, request, staged, startedMs);
+    const works = await diskWorks(session, own, target, request);
+    const staged = await stageAll(session, { ...own, replica }, point, works);
+    return end(session, own, target, request, works, staged, startedMs);
   });
 }
 
@@ -114,11 +130,11 @@ async function end(
   first: OwnReplica,
   target: Target,
   request: FailbackRequest,
+  works: readonly DiskWork[],
   staged: readonly StageCounts[],
   startedMs: number,
 ): Promise<FailbackReport> {
   const { clock } = session.ports;
-  const works = diskWorks(first, target);
   const counts = { item: first.item.name, mode: request.mode };
   if (request.mode === 'full' && request.outDirectory !== undefined) {
     const { outDirectory, format = target.formats[0]! } = request;
@@ -138,15 +154,19 @@ async function end(
     disks = await layAll(session, own, point, works, staged);
     await noteInPlace(session, own.item, own.replica, waiting, works);
     for (const { directory } of works) await discardStage(directory, session.ports.files);
+    await forgetStages(own.item, target.disks, session.ports.files);
   }
   return { ...counts, state: 'ready', pointId: point.id, disks, elapsedMs: clock.monotonicMs() - startedMs };
 }
 
-function diskWorks({ replica }: OwnReplica, { disks, formats }: Target): readonly DiskWork[] {
-  return replica.description.disks.map((_, disk) => {
-    const path = disks[disk]!;
-    return { disk, path, format: formats[disk]!, directory: stageDirectory(path) };
-  });
+async function diskWorks(
+  { ports: { files }, home }: Session,
+  { item }: OwnReplica,
+  { disks, formats }: Target,
+  { retention }: FailbackRequest,
+): Promise<readonly DiskWork[]> {
+  const directories = await placeStages(item, disks, retention, { home, files });
+  return disks.map((path, disk) => ({ disk, path, format: formats[disk]!, directory: directories[disk]! }));
 }
 
 /** Compares and fetches while the owner runs. */
@@ -156,9 +176,55 @@ async function stageAll(
   point: RecoveryPoint,
   works: readonly DiskWork[],
 ): Promise<StageCounts[]> {
+  await makeStages(session, own, point, works);
   const counts: StageCounts[] = [];
   for (const work of works) counts.push(await stageOne(session, own, point, work));
   return counts;
+}
+
+/** Makes the stages that are not there, on volumes that have room for all of them: before anything is fetched. */
+async function makeStages(
+  session: Session,
+  own: OwnReplica,
+  point: RecoveryPoint,
+  works: readonly DiskWork[],
+): Promise<void> {
+  const { files } = session.ports;
+  const neededBytes = new Map<string, number>();
+  for (const work of works) {
+    const { directory, disk } = work;
+    if (await hasStage(directory, files)) continue;
+    await files.makeDirectory(directory);
+    const { identity } = await files.volume(directory);
+    const before = neededBytes.get(identity) ?? 0;
+    const needed = before + (await stageBytes(session, own, point, work, (await files.freeBytes(directory)) - before));
+    neededBytes.set(identity, needed);
+    await (await openStage({ directory, replica: own.replica, disk, files, neededBytes: needed })).close();
+  }
+}
+
+/** What the stage of a disk may take: all that the point has, and where there is no room for that, what really differs. */
+async function stageBytes(
+  session: Session,
+  { replica }: OwnReplica,
+  point: RecoveryPoint,
+  work: DiskWork,
+  freeBytes: number,
+): Promise<number> {
+  const { disk } = work;
+  const state = baselineOf(replica.record.root, point).disks[disk]!;
+  const { tree, description } = new FrozenDisk(replica, disk, state, readAccess(session));
+  const { chunkBytes } = description;
+  let chunks = 0;
+  for await (const _ of tree.usedChunks(0, chunkCount(description))) chunks += 1;
+  if (chunks * chunkBytes <= freeBytes) return chunks * chunkBytes;
+  const signal = sessionSignal(session);
+  return withWorkers(session, replica, (pool) =>
+    withTarget(session, work, async (source) => {
+      const { differingChunks } = await compareDisk({ source, disk, chunkBytes, tree, pool, signal });
+      return differingChunks * chunkBytes;
+    }),
+  );
 }
 
 async function stageOne(session: Session, own: OwnReplica, point: RecoveryPoint, work: DiskWork): Promise<StageCounts> {

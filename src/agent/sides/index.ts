@@ -4,5 +4,7 @@ export { commit } from './commit.ts';
 export { failback } from './failback.ts';
 export { failover } from './failover.ts';
 export { failoverPlanned } from './planned.ts';
-export { loadFailover, stageDirectory } from './record.ts';
+export { loadFailover } from './record.ts';
+export { type RetentionFault, retentionFacts, retentionFault } from './retention-folder.ts';
 export { reverse } from './reverse.ts';
+export { stageDirectories } from './stages.ts';

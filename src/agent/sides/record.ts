@@ -48,11 +48,6 @@ export interface FailoverRecord {
   readonly sinceMs: number;
 }
 
-/** Folder in which a failback gathers what a disk is to get. */
-export function stageDirectory(diskPath: string): string {
-  return `${diskPath}.failback`;
-}
-
 /** A file of a test failover. */
 export interface TestDisk {
   readonly path: string;

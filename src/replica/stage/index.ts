@@ -19,6 +19,7 @@ export {
 export type { FillCounts } from './stage-fill.ts';
 export {
   discardStage,
+  hasStage,
   isHalfLaid,
   type OpenStageOptions,
   openStage,

@@ -215,6 +215,11 @@ function damaged(message: string, facts: Readonly<Record<string, string | number
   });
 }
 
+/** Whether a stage lies there. */
+export async function hasStage(directory: string, files: FileSystem): Promise<boolean> {
+  return (await readState(directory, files)) !== undefined;
+}
+
 /** Whether a disk may have part of the chunks of this stage: it is none that anybody should use. */
 export async function isHalfLaid(directory: string, files: FileSystem): Promise<boolean> {
   return (await readState(directory, files))?.phase === 'complete';

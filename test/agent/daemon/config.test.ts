@@ -132,6 +132,7 @@ describe('refused with the place', () => {
     [machine('lanes: { min: 8, max: 4 }'), /"lanes" asks for at least 8 and at most 4/],
     [machine('serve: { listen: 192.168.0.1:10809 }'), /"listen" is wrong: "192.168.0.1" is not the loopback/],
     [machine('serve: {}'), /"serve" lacks "listen"/],
+    [machine('failback: { out: x }'), /"out" is for new files; write mode: full/],
     [machine('to: x'), /:5:5: map keys must be unique/],
     [`metrics: 0.0.0.0:9464\n${machine()}`, /:1:10: "metrics" is wrong: "0.0.0.0" is not the loopback/],
     [`metrics: example.com:9464\n${machine()}`, /is not the loopback/],

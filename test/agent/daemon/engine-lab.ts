@@ -28,6 +28,8 @@ export interface ScriptedMachine {
   /** The moment of the last point that it shares with its group. */
   sharedMs: number;
   freeShare: number;
+  /** What is wrong with its retention folder. */
+  retention: string | undefined;
   /** How long each verb takes. */
   readonly tookMs: Partial<Record<AgentVerb, number>>;
   /** The code that a verb fails with, if it does. */
@@ -111,6 +113,7 @@ export function scripted(change: Partial<ScriptedMachine> = {}): ScriptedMachine
     outstandingLogs: 0,
     sharedMs: 0,
     freeShare: 0.9,
+    retention: undefined,
     tookMs: {},
     fails: {},
     facts: {},
@@ -193,6 +196,7 @@ function scriptedOperations(
       await run('prune', context);
       return { dropped: 0 };
     },
+    retention: async () => machine.retention,
     space: async () => ({ freeBytes: machine.freeShare * 1000, totalBytes: 1000 }),
   };
 }

@@ -379,3 +379,22 @@ test('health and state are told when they change, and only then', async () => {
   expect(levels).toEqual(['critical', 'warning', 'normal']);
   await lab.stop();
 });
+
+test('a retention folder that breaks a rule is told within a quarter of an hour, and after a reload at once', async () => {
+  const vm = scripted();
+  const config = configOf('- name: vm\n    every: 5min\n    failback: { retention: /mnt/r }');
+  const lab = engineLab(config, { machines: new Map([['vm', vm]]) });
+  const codes = (): readonly string[] => lab.engine.status()[0]!.health.findings.map(({ code }) => code);
+  await lab.pass(MINUTE);
+  expect(codes()).toEqual([]);
+  vm.retention = '/mnt/r cannot be written';
+  await lab.pass(16 * MINUTE);
+  expect(lab.engine.status()[0]!.health.findings).toMatchObject([
+    { code: 'RETENTION_UNFIT', severity: 'warning', cause: expect.stringContaining('/mnt/r cannot be written') },
+  ]);
+  vm.retention = undefined;
+  await lab.clock.run(lab.engine.apply(configOf('- name: vm\n    every: 5min\n    failback: { retention: /mnt/s }')));
+  await lab.pass(5 * MINUTE);
+  expect(codes()).toEqual([]);
+  await lab.stop();
+});

@@ -112,6 +112,7 @@ const SAMPLES: Readonly<Record<ReasonCode, Sample>> = {
   LOG_FILLING: { facts: { ...HEALTHY, tracking: { ...HEALTHY.tracking!, halfFullInMs: 40 * MINUTE_MS } } },
   TRACKER_NOT_RUNNING: { facts: ended('without-warning') },
   SPACE_LOW: space(29),
+  RETENTION_UNFIT: { facts: HEALTHY, figures: { retention: '/mnt/r is on the same volume as disk /vm/1.raw' } },
   APPLY_UNFINISHED: { facts: withReplica(HEALTHY, { sync: 'apply' }) },
 };
 
