@@ -37,6 +37,8 @@ export class WorkerPool {
   readonly #signal: AbortSignal | undefined;
   /** Threads that have not said yet that they are loaded, with the promise that they do or end. */
   readonly #loading: Map<Worker, Promise<void>> = new Map();
+  /** Ids of threads that came later, and are loaded. */
+  readonly #loaded: Set<number> = new Set();
 
   constructor(setup: WorkerSetup, options: WorkerPoolOptions = {}) {
     this.threads = options.threads ?? Math.min(availableParallelism(), THREADS_DEFAULT_MAX);
@@ -45,7 +47,8 @@ export class WorkerPool {
       filename: fileURLToPath(new URL('./thread.js', import.meta.url)),
       name: 'run',
       workerData: setup,
-      minThreads: this.threads,
+      // The first loads while the caller plans, the others when there is work for them: a short run needs no more than one.
+      minThreads: 1,
       maxThreads: this.threads,
       concurrentTasksPerWorker: 1,
       idleTimeout: Number.POSITIVE_INFINITY,
@@ -58,7 +61,9 @@ export class WorkerPool {
       env: {},
       execArgv: [],
     });
-    for (const thread of this.#piscina.threads) this.#loading.set(thread, this.#loaded(thread));
+    for (const thread of this.#piscina.threads) this.#loading.set(thread, this.#whenLoaded(thread));
+    // Of the first it says nothing: that one counts as made before it has loaded.
+    this.#piscina.on('workerCreate', ({ id }: { readonly id: number }) => this.#loaded.add(id));
   }
 
   /** Transfers `task.buffer`; the result brings it back. */
@@ -90,13 +95,17 @@ export class WorkerPool {
   async close(): Promise<void> {
     // Node 20 aborts the process when a thread is ended while it loads a module ("IsGraphAsync must be used on an
     // instantiated module"); and an unreferenced thread would not keep the process alive until it has loaded.
+    for (const thread of this.#piscina.threads) {
+      if (this.#loading.has(thread) || this.#loaded.has(thread.threadId)) continue;
+      this.#loading.set(thread, this.#whenLoaded(thread));
+    }
     for (const thread of this.#loading.keys()) thread.ref();
     await Promise.all(this.#loading.values());
     await this.#piscina.destroy();
   }
 
   /** Resolves with the first message of a thread, which says that it is loaded, or with its end. */
-  #loaded(thread: Worker): Promise<void> {
+  #whenLoaded(thread: Worker): Promise<void> {
     return new Promise((resolve) => {
       const done = (): void => {
         this.#loading.delete(thread);

@@ -119,11 +119,35 @@ describe('threads', () => {
     try {
       const path = fileURLToPath(new URL('../../dist/workers/index.js', import.meta.url));
       const built = (await import(path)) as typeof import('../../src/workers/index.ts');
-      await new built.WorkerPool(setup, { threads: 2 }).close();
+      const busy = new built.WorkerPool(setup, { threads: 2 });
+      const work = Promise.allSettled([busy.scan(scan(0)), busy.scan(scan(0))]);
+      await busy.close();
+      await work;
     } finally {
       Object.assign(Worker.prototype, { emit, terminate });
     }
     expect(ended).toEqual([true, true]);
+  });
+
+  it('are started when there is work for them', async () => {
+    const started = new Set<Worker>();
+    const { postMessage } = Worker.prototype;
+    Worker.prototype.postMessage = function (...message: Parameters<typeof postMessage>) {
+      started.add(this);
+      postMessage.apply(this, message);
+    };
+    try {
+      const idle = await startPool();
+      await idle.scan(scan(0));
+      await idle.scan(scan(0));
+      expect(started.size).toBe(1);
+      await Promise.all([idle.scan(scan(0)), idle.scan(scan(0)), idle.scan(scan(0))]);
+      expect(started.size).toBe(2);
+      // All have loaded: none is waited for.
+      await idle.close();
+    } finally {
+      Object.assign(Worker.prototype, { postMessage });
+    }
   });
 });
 
