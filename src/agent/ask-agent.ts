@@ -20,6 +20,7 @@ const MEASURED: ReadonlySet<ReasonCode> = new Set<ReasonCode>([
   'UPLOAD_SLOW',
   'RPO_EXCEEDED',
   'GROUP_APART',
+  'STORE_BEHIND',
   'RETENTION_UNFIT',
   'CYCLES_MISSED',
   'LATENCY_HIGH',

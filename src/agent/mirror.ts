@@ -11,11 +11,13 @@ import {
   type Committer,
   claimPlace,
   createReplica,
+  listPins,
   mirror as mirrorReplica,
   openReplica,
   outstandingLogs,
   type RecoveryPoint,
   type Replica,
+  retainPoints,
   type WriterSession,
   withPin,
 } from '../replica/index.ts';
@@ -35,6 +37,7 @@ import {
   withWorkers,
   withWriter,
 } from './open-item.ts';
+import { pointsToDrop, type RetentionPolicy } from './policy/index.ts';
 import type { MirrorReport, MirrorRequest, ReplicaReference, Session } from './types.ts';
 
 /** Carries an item to a store, or to all its further stores one after the other: a report for each. */
@@ -52,7 +55,7 @@ export async function mirror(
   const item = new LocalItem(session.home, reference.name, session.ports.files);
   const state = await item.load();
   const reports: MirrorReport[] = [];
-  for (const { from, to } of routes(state, request.to)) {
+  for (const { from, to } of routes(state, request)) {
     reports.push(
       await withTargetLock(session, item, to, () => carryOwn(session, item, state, { ...request, from, to })),
     );
@@ -63,14 +66,14 @@ export async function mirror(
 /** From where to where: each further store follows the one before it, one that is not on the list the first. */
 function routes(
   { name, url, also = [] }: ItemState,
-  only: string | undefined,
-): readonly { from: string; to: string }[] {
+  { from, to: only }: MirrorRequest,
+): readonly { readonly from: string; readonly to: string }[] {
   const stores = [url, ...also];
   const targets = only === undefined ? also : [only];
   if (targets.length === 0) throw noTarget(name);
   return targets.map((to) => {
     const at = stores.findIndex((each) => publicUrl(each) === publicUrl(to));
-    if (at !== 0) return { from: stores[Math.max(0, at - 1)]!, to };
+    if (at !== 0) return { from: from ?? stores[Math.max(0, at - 1)]!, to };
     throw new BlockferryError('USAGE', `item "${name}" replicates to ${publicUrl(to)} itself`, {
       facts: { item: name, url: publicUrl(to) },
       hint: 'name another store with --to',
@@ -176,12 +179,23 @@ function upTo(replica: Replica, { generation }: RecoveryPoint): Replica {
   return { ...replica, record: { hash, root: { ...root, points } } };
 }
 
+/** Retention of the follower: its own points, whatever the other store keeps. */
+async function thin(
+  { ports: { clock } }: Session,
+  committer: Committer,
+  policy: RetentionPolicy,
+  signal: AbortSignal,
+): Promise<void> {
+  const { points } = await listPins(committer.replica, clock, { signal });
+  await retainPoints({ committer, clock, signal }, pointsToDrop(committer.root.points, policy, points));
+}
+
 async function carryPinned(
   session: Session,
   source: Replica,
   { committer, session: writer }: { readonly committer: Committer; readonly session: WriterSession },
   pool: WorkerPool,
-  { discardNewer = false, applyFrom = 1 }: Carry,
+  { discardNewer = false, applyFrom = 1, retention }: Carry,
 ): Promise<Omit<MirrorReport, 'elapsedMs'>> {
   const { ports } = session;
   const { signal } = writer;
@@ -197,6 +211,7 @@ async function carryPinned(
   });
   const outstanding = outstandingLogs(committer.root).length;
   const folded = outstanding > 0 && outstanding >= applyFrom ? await fold() : 0;
+  if (retention) await thin(session, committer, retention, signal);
   const { by, logs, logBytes, chunksCopied, chunksCleared, fetchedBytes, sentBytes } = result;
   const { root, replica } = committer;
   const newest = root.points.at(-1);

@@ -8,6 +8,7 @@ import type { Layout, Proof } from '../replica/index.ts';
 import type { TrackerStatus } from '../tracker/index.ts';
 import type { OpenStoreOptions } from '../transport/index.ts';
 import type { Finding, LifeStateName, Published } from './life/index.ts';
+import type { RetentionPolicy } from './policy/index.ts';
 import type { Limits } from './transfer-limits.ts';
 
 /** What every operation runs with. */
@@ -333,6 +334,10 @@ export interface MirrorRequest {
   readonly to?: string;
   /** Give up what a side that lost has made since in that store. */
   readonly discardNewer?: boolean;
+  /** Of an item of this home: the store to carry from; by default the one before `to` on its list. */
+  readonly from?: string;
+  /** Drops points of the follower that this policy has no use for. */
+  readonly retention?: RetentionPolicy;
   /** Fold carried logs once there are so many; default 1. */
   readonly applyFrom?: number;
 }

@@ -111,6 +111,7 @@ function machineLines(machine: MachineStatus): string[] {
   if (failure) lines.push(`  failed:    ${failure.verb}, ${failure.count} times: ${failure.message}`);
   lines.push(
     `  cycles:    ${totals.done} done, ${totals.missed} missed, ${totals.failed} failed, ${formatBytes(totals.sentBytes)} sent`,
+  for (const store of machine.also ?? []) lines.push(`  also:      ${storeText(store)}`);
     `  waiting:   ${formatBytes(backlogBytes)} to ship, ${count(outstandingLogs, 'log')} to apply`,
   );
   return lines;
@@ -118,6 +119,13 @@ function machineLines(machine: MachineStatus): string[] {
 
 function groupLines({
   name,
+function storeText({ url, behindMs, running, trouble }: NonNullable<MachineStatus['also']>[number]): string {
+  const now = running ? ', being carried to' : '';
+  if (trouble) return `${url}, failed ${trouble.count} times since ${formatTime(trouble.firstMs)}: ${trouble.message}`;
+  if (behindMs === undefined) return `${url}${now}`;
+  return `${url}, ${behindMs === 0 ? 'current' : `${formatDuration(behindMs)} behind`}${now}`;
+}
+
   machines,
   nextMs,
   lastMomentMs,

@@ -31,6 +31,7 @@ function levelOf(event: AgentEvent): Level {
     case 'operation-failed':
       return event.recoverable ? 'warn' : 'error';
     case 'group-failed':
+    case 'store-failed':
       return 'warn';
     case 'operation-started':
       return 'debug';
@@ -74,6 +75,10 @@ function textOf(event: AgentEvent): string {
       return `${event.machine}: ${event.message}`;
     case 'group-shipped':
       return `group ${event.group}: its machines share a moment`;
+    case 'store-carried':
+      return `${event.machine}: ${event.points} points carried to ${event.url}`;
+    case 'store-failed':
+      return `${event.machine}: nothing is carried to ${event.url}: ${event.message}`;
     case 'group-failed':
       return `group ${event.group}: no common moment: ${event.message}`;
     case 'group-notice':

@@ -30,6 +30,15 @@ export function isOwner({ owner }: Pick<Root, 'owner'>, side: Uint8Array): boole
   return bytesEqual(owner.side, side);
 }
 
+/** Refuses whoever would change a replica as a follower that is none any more. @throws REPLICA_OTHER_SIDE */
+export function assertFollowing({ owner, follows }: Pick<Root, 'owner' | 'follows'>): void {
+  if (follows) return;
+  throw new BlockferryError('REPLICA_OTHER_SIDE', `the replica follows no other store since epoch ${owner.epoch}`, {
+    facts: { phase: owner.phase, epoch: owner.epoch },
+    hint: 'a side took over in it, and its points are its own',
+  });
+}
+
 /** Refuses whoever may not change what the replica holds of the disks. @throws REPLICA_OTHER_SIDE */
 export function assertReplicating(root: Pick<Root, 'owner' | 'follows'>, side: Uint8Array): void {
   const { phase, epoch, point, sinceMs } = root.owner;

@@ -5,14 +5,14 @@
 import type { Clock } from '../ports.ts';
 import { collectDropped } from './collect-dropped.ts';
 import type { Committer } from './committer.ts';
-import { assertReplicating } from './owner.ts';
+import { assertFollowing, assertReplicating } from './owner.ts';
 import { askPins } from './pins.ts';
 import type { RecoveryPoint, Root } from './root.ts';
 
 export interface RetainSetup {
   readonly committer: Committer;
-  /** Whose points they are. */
-  readonly side: Uint8Array;
+  /** Whose points they are; absent: a follower's, which are nobody's but its own. */
+  readonly side?: Uint8Array;
   readonly clock: Clock;
   readonly signal: AbortSignal;
 }
@@ -32,7 +32,8 @@ export async function retainPoints(setup: RetainSetup, drop: ReadonlySet<string>
   if (droppable(committer.root, drop).length === 0) return { root: committer.root, dropped: [] };
   let before = committer.root;
   const root = await committer.commitOver((now) => {
-    assertReplicating(now, side);
+    if (side) assertReplicating(now, side);
+    else assertFollowing(now);
     before = now;
     const dropped = droppable(now, drop);
     return { points: now.points.filter((point) => !dropped.includes(point)) };

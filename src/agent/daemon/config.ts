@@ -5,7 +5,7 @@
 import { dirname, isAbsolute, resolve } from 'node:path';
 import { parseSize } from '../../bytes.ts';
 import { checkChunkBytes } from '../../chunker/index.ts';
-import { DISKS_PER_ITEM_MAX, KEY_SLOTS_MAX, MACHINES_MAX, SHIPPED_LOGS_MAX } from '../../limits.ts';
+import { DISKS_PER_ITEM_MAX, KEY_SLOTS_MAX, MACHINES_MAX, SHIPPED_LOGS_MAX, STORES_MAX } from '../../limits.ts';
 import { POINTS_KEPT } from '../../replica/index.ts';
 import {
   type BandwidthProfile,
@@ -138,7 +138,7 @@ function readMachine(own: ConfigMap, map: ConfigMap, setting: Setting, groups: r
   return {
     name,
     disks: readDisks(own.need('disks'), directory),
-    url: own.need('to')?.parse(parseUrl) ?? '',
+    ...readStores(own.need('to')),
     ...(layout === undefined ? {} : { layout }),
     ...(chunkBytes === undefined ? {} : { chunkBytes }),
     ...(compression === undefined ? {} : { compression }),
@@ -177,6 +177,18 @@ function readKeys(map: ConfigMap, directory: string): readonly KeySource[] {
       return path === undefined ? [] : [{ type, path }];
     }),
   );
+/** One URL, or a list: the machine replicates to the first, each further one follows the one before it. */
+function readStores(value: ConfigValue | undefined): Pick<MachineConfig, 'url' | 'also'> {
+  const stores: string[] = [];
+  for (const each of value?.list(STORES_MAX) ?? []) {
+    const url = each.parse(parseUrl);
+    if (url !== undefined && stores.includes(url)) each.fail(`names ${url} twice`);
+    if (url !== undefined) stores.push(url);
+  }
+  const [url = '', ...also] = stores;
+  return { url, ...(also.length === 0 ? {} : { also }) };
+}
+
 }
 
 function readFailback(value: ConfigValue, directory: string): FailbackConfig {

@@ -6,6 +6,7 @@ import { BlockferryError } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
 import { bandwidthAt, nextBandwidthChange } from '../policy/index.ts';
 import { withChildSignal } from './child-signal.ts';
+import { type Follower, followersOf } from './follower.ts';
 import { Group } from './group.ts';
 import { Machine } from './machine.ts';
 import { Shares } from './shares.ts';
@@ -14,6 +15,7 @@ import type {
   AgentEvent,
   AgentHappening,
   AgentStateStore,
+  FollowOperations,
   GroupConfig,
   GroupOperations,
   GroupStatus,
@@ -36,6 +38,8 @@ export interface AgentEngineOptions {
   readonly operations: (machine: MachineConfig) => MachineOperations;
   /** Without it there are no groups. */
   readonly groupOperations?: (group: GroupConfig) => GroupOperations;
+  /** Without it nothing is carried to further stores. */
+  readonly followOperations?: (machine: MachineConfig, from: string, to: string) => FollowOperations;
   readonly clock: Clock;
   readonly state: AgentStateStore;
   readonly onEvent: (event: AgentEvent) => void;
@@ -48,6 +52,9 @@ export interface ConfigChanges {
   readonly changed: readonly string[];
 }
 
+/** What has a loop. */
+type Looping = Machine | Group | Follower;
+
 interface Loop {
   readonly stop: AbortController;
   readonly ended: Promise<void>;
@@ -58,8 +65,9 @@ export class AgentEngine {
   readonly #shares: Shares;
   readonly #machines: Map<string, Machine> = new Map();
   readonly #groups: Map<string, Group> = new Map();
-  /** By machine, and by group. */
-  readonly #loops: Map<Machine | Group, Loop> = new Map();
+  /** By name of the machine. */
+  readonly #followers: Map<string, readonly Follower[]> = new Map();
+  readonly #loops: Map<Looping, Loop> = new Map();
   #config: EngineConfig;
   #signal: AbortSignal | undefined;
   #reconfigured: AbortController = new AbortController();
@@ -76,11 +84,17 @@ export class AgentEngine {
   /** Runs until the signal fires; resolves when everything under way has ended and is remembered. */
   async run(signal: AbortSignal): Promise<void> {
     this.#signal = signal;
-    for (const each of [...this.#machines.values(), ...this.#groups.values()]) this.#start(each, signal);
+    const followers = [...this.#followers.values()].flat();
+    for (const each of [...this.#machines.values(), ...this.#groups.values(), ...followers]) this.#start(each, signal);
     this.tell({ type: 'agent-started', machines: this.#machines.size });
     await this.#keepBandwidth(signal);
     while (this.#loops.size > 0) await Promise.all([...this.#loops.values()].map(({ ended }) => ended));
     this.tell({ type: 'agent-stopped', machines: this.#config.machines.length });
+  }
+
+  /** What there is of lanes and bandwidth, for whatever else this agent does. */
+  get shares(): Shares {
+    return this.#shares;
   }
 
   status(): readonly MachineStatus[] {
@@ -125,17 +139,17 @@ export class AgentEngine {
     this.#reconfigured.abort();
     for (const machine of changed) {
       await this.machine(machine.name).reconfigure(machine, this.#options.operations(machine));
+      await this.#stopFollowers(machine.name);
+      this.#startAll(this.#addFollowers(machine));
     }
-    for (const machine of added.map((each) => this.#add(each))) {
-      if (this.#signal && !this.#signal.aborted) this.#start(machine, this.#signal);
-    }
-    for (const each of groups.filter(({ name }) => !this.#groups.has(name))) {
-      const group = this.#addGroup(each);
-      if (this.#signal && !this.#signal.aborted) this.#start(group, this.#signal);
-    }
+    for (const each of added) this.#startAll([this.#add(each), ...(this.#followers.get(each.name) ?? [])]);
+    for (const each of groups.filter(({ name }) => !this.#groups.has(name))) this.#startAll([this.#addGroup(each)]);
     // What waits for a person waits for just this.
     const same = config.machines.filter(({ name }) => before.has(name) && !changed.some((each) => each.name === name));
-    for (const { name } of same) await this.machine(name).retryIfWaiting();
+    for (const { name } of same) {
+      await this.machine(name).retryIfWaiting();
+      for (const follower of this.#followers.get(name) ?? []) follower.retry();
+    }
     const names = (machines: readonly MachineConfig[]): readonly string[] => machines.map(({ name }) => name);
     const changes = { added: names(added), removed, changed: names(changed) };
     this.tell({ type: 'config-reloaded', ...changes });
@@ -145,6 +159,7 @@ export class AgentEngine {
   /** Adds the time to what happens, and passes it on. */
   tell(happening: AgentHappening): void {
     if (happening.type === 'state-changed') this.#groupOf(happening.machine)?.tryNow();
+    this.#wakeFollowers(happening);
     this.#options.onEvent({ ...happening, timeMs: this.#options.clock.nowMs() });
   }
 
@@ -155,10 +170,32 @@ export class AgentEngine {
     const group = {
       standing: () => this.#groupOf(config.name)?.standing,
       mayShip: () => this.#groupOf(config.name)?.tryNow(),
+      stores: () => (this.#followers.get(config.name) ?? []).map((follower) => follower.status()),
     };
     const machine = new Machine({ ...setup, ...group, config, operations: operations(config) });
     this.#machines.set(config.name, machine);
+    this.#addFollowers(config);
     return machine;
+  }
+
+  #addFollowers(config: MachineConfig): readonly Follower[] {
+    const { followOperations, clock } = this.#options;
+    if (!followOperations || !config.also) return [];
+    const newestMs = (): number | undefined => this.find(config.name)?.newestPointMs;
+    const setup = { newestMs, clock, shares: this.#shares, tell: (each: AgentHappening) => this.tell(each) };
+    const followers = followersOf(config, (from, to) => followOperations(config, from, to), setup);
+    this.#followers.set(config.name, followers);
+    return followers;
+  }
+
+  /** What a machine shipped, and what came to one store, is carried to the next at once. */
+  #wakeFollowers(happening: AgentHappening): void {
+    if (happening.type === 'store-carried') {
+      const { machine, url } = happening;
+      for (const each of this.#followers.get(machine) ?? []) if (each.from === url) each.wakeUp();
+    } else if (happening.type === 'operation-ended' && happening.pointId !== undefined) {
+      this.#followers.get(happening.machine)?.[0]?.wakeUp();
+    }
   }
 
   #addGroup(config: GroupConfig): Group {
@@ -175,7 +212,13 @@ export class AgentEngine {
     return [...this.#groups.values()].find(({ config }) => config.machines.includes(machine));
   }
 
-  #start(each: Machine | Group, signal: AbortSignal): void {
+  /** Where the engine runs; before, its run starts them. */
+  #startAll(all: readonly Looping[]): void {
+    if (!this.#signal || this.#signal.aborted) return;
+    for (const each of all) this.#start(each, this.#signal);
+  }
+
+  #start(each: Looping, signal: AbortSignal): void {
     const stop = new AbortController();
     const ended = this.#keep(each, AbortSignal.any([signal, stop.signal])).finally(() => {
       this.#loops.delete(each);
@@ -184,8 +227,14 @@ export class AgentEngine {
   }
 
   async #stop(name: string): Promise<void> {
+    await this.#stopFollowers(name);
     await this.#end(this.machine(name));
     this.#machines.delete(name);
+  }
+
+  async #stopFollowers(name: string): Promise<void> {
+    for (const follower of this.#followers.get(name) ?? []) await this.#end(follower);
+    this.#followers.delete(name);
   }
 
   async #stopGroup(group: Group): Promise<void> {
@@ -193,14 +242,14 @@ export class AgentEngine {
     this.#groups.delete(group.config.name);
   }
 
-  async #end(each: Machine | Group): Promise<void> {
+  async #end(each: Looping): Promise<void> {
     const loop = this.#loops.get(each);
     loop?.stop.abort(new BlockferryError('ABORTED', 'it was taken out of the configuration'));
     await loop?.ended;
   }
 
   /** Runs a loop; a fault of our own in it must not leave a machine, or a group, without one. */
-  async #keep(each: Machine | Group, signal: AbortSignal): Promise<void> {
+  async #keep(each: Looping, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
         await each.run(signal);
@@ -208,8 +257,8 @@ export class AgentEngine {
         if (signal.aborted) return;
         const message = `its loop broke and begins again: ${error instanceof Error ? error.stack : error}`;
         const notice = { code: 'UNEXPECTED', message } as const;
-        if (each instanceof Machine) this.tell({ type: 'notice', machine: each.name, ...notice });
-        else this.tell({ type: 'group-notice', group: each.config.name, ...notice });
+        if (each instanceof Group) this.tell({ type: 'group-notice', group: each.config.name, ...notice });
+        else this.tell({ type: 'notice', machine: each.name, ...notice });
         await this.#options.clock.sleep(RESTART_MS, signal).catch(() => {});
       }
     }

@@ -11,12 +11,13 @@ import {
 import type { BacklogForecast } from '../policy/index.ts';
 import type { MachineMemory } from './machine-memory.ts';
 import { type MachineView, nextTurn } from './next-turn.ts';
-import type { MachineStatus, RunningVerb } from './types.ts';
+import type { FollowerStatus, MachineStatus, RunningVerb } from './types.ts';
 
 export interface StatusSource {
   readonly view: MachineView;
   readonly memory: MachineMemory;
   readonly forecast: BacklogForecast;
+  readonly stores: readonly FollowerStatus[];
   readonly nowMs: number;
   readonly running?: RunningVerb;
   readonly share?: MachineStatus['share'];
@@ -25,7 +26,7 @@ export interface StatusSource {
 }
 
 export function machineStatus(source: StatusSource): MachineStatus {
-  const { view, memory, nowMs, running, share, space } = source;
+  const { view, memory, stores, nowMs, running, share, space } = source;
   const { record, config } = view;
   const facts = factsNow(source);
   const { state } = stateOf(facts);
@@ -54,15 +55,16 @@ export function machineStatus(source: StatusSource): MachineStatus {
     ...(space ? { space } : {}),
     ...(share ? { share } : {}),
     ...(view.group ? { group: view.group.name } : {}),
+    ...(stores.length > 0 ? { also: stores } : {}),
   };
 }
 
-function figuresOf({ view, memory, forecast, space, retention }: StatusSource): CycleFigures {
+function figuresOf({ view, memory, forecast, stores, space, retention }: StatusSource): CycleFigures {
   const { due, missed, averageLatencyMs } = memory.summary;
   const minutes = forecast.minutesToUpload();
   const { lastSynchronisedMs } = memory;
   return {
-    ...{ due, missed, averageLatencyMs },
+    ...{ due, missed, averageLatencyMs, stores },
     ...(lastSynchronisedMs === undefined ? {} : { lastSynchronisedMs }),
     ...(minutes === undefined ? {} : { upload: { level: forecast.level(), minutes } }),
     ...(space ? { space } : {}),

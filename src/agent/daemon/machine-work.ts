@@ -19,6 +19,7 @@ import type {
   AgentHappening,
   AgentStateStore,
   AgentVerb,
+  FollowerStatus,
   GroupStanding,
   MachineConfig,
   MachineOperations,
@@ -45,6 +46,8 @@ export interface MachineSetup {
   readonly standing: () => GroupStanding | undefined;
   /** What kept it from shipping with its group may be over. */
   readonly mayShip: () => void;
+  /** How its further stores are. */
+  readonly stores: () => readonly FollowerStatus[];
   readonly tell: (happening: AgentHappening) => void;
 }
 
@@ -71,6 +74,7 @@ export class MachineWork {
   #config: MachineConfig;
   #operations: MachineOperations;
   #seen: MachineView['seen'];
+  #newestPointMs: number | undefined;
   #space: MachineStatus['space'];
   /** What is wrong with the folder for its way home. */
   #retention: string | undefined;
@@ -107,6 +111,11 @@ export class MachineWork {
     };
   }
 
+  /** Of the store that it replicates to, as it was seen last. */
+  get newestPointMs(): number | undefined {
+    return this.#newestPointMs;
+  }
+
   /** What runs now. */
   get running(): RunningVerb | undefined {
     return this.#running?.verb;
@@ -117,6 +126,7 @@ export class MachineWork {
       view: this.view,
       memory: this.memory,
       forecast: this.#forecast,
+      stores: this.#setup.stores(),
       nowMs: this.#setup.clock.nowMs(),
       ...(this.#running ? { running: this.#running.verb, share: this.#running.active.share } : {}),
       ...(this.#space ? { space: this.#space } : {}),
@@ -297,6 +307,7 @@ export class MachineWork {
     // Failures of the past are the ladder's business; what is the case now decides.
     const state = stateOf(facts);
     this.#seen = { facts, state, atMs: clock.nowMs() };
+    this.#newestPointMs = facts.replica?.newestPointMs ?? this.#newestPointMs;
     this.#forecast.waits(facts.replica?.backlogBytes ?? 0);
     if (dutyOf(state, facts) !== 'fault' || !('error' in state)) return {};
     const { code, message, hint } = state.error;

@@ -46,6 +46,11 @@ export class Machine {
     }
   }
 
+  /** Of the store that it replicates to, as it was seen last. */
+  get newestPointMs(): number | undefined {
+    return this.work.newestPointMs;
+  }
+
   status(): MachineStatus {
     return this.work.status();
   }

@@ -105,6 +105,21 @@ const METRICS: readonly Metric[] = [
     samples: ({ space }) => one(space?.freeBytes),
   },
   {
+  {
+    name: 'blockferry_machine_store_behind_seconds',
+    help: 'How much older the newest point of a further store is than that of the first.',
+    kind: 'gauge',
+    label: 'store',
+    samples: ({ also = [] }) =>
+      also.flatMap(({ url, behindMs }): Samples => (behindMs === undefined ? [] : [[{ store: url }, behindMs / 1000]])),
+  },
+  {
+    name: 'blockferry_machine_store_failed_attempts',
+    help: 'Failures in a row of carrying to a further store.',
+    kind: 'gauge',
+    label: 'store',
+    samples: ({ also = [] }) => also.map(({ url, trouble }) => [{ store: url }, trouble?.count ?? 0]),
+  },
     name: 'blockferry_machine_suspended',
     help: '1 while an operator has it paused.',
     kind: 'gauge',

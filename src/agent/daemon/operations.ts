@@ -8,8 +8,9 @@ import { BlockferryError, isBlockferryError } from '../../errors.ts';
 import { apply } from '../apply.ts';
 import { gatherFacts } from '../facts.ts';
 import type { ItemFacts } from '../life/index.ts';
-import { LocalItem } from '../local-state.ts';
-import { publicUrl } from '../open-item.ts';
+import { type ItemState, LocalItem } from '../local-state.ts';
+import { mirror } from '../mirror.ts';
+import { publicUrl, withLock } from '../open-item.ts';
 import { protect } from '../protect.ts';
 import { prune } from '../prune.ts';
 import { resync } from '../resync.ts';
@@ -21,6 +22,7 @@ import type { ProtectRequest, Session, ShipRequest } from '../types.ts';
 import type {
   AgentProcesses,
   AppConsistency,
+  FollowOperations,
   GroupConfig,
   GroupOperations,
   MachineConfig,
@@ -53,6 +55,35 @@ export function machineOperations(
       : { retention: retentionOf(base, config, config.failback.retention) }),
     space: () => fullestVolume(base, config),
   };
+}
+
+/** Carrying a machine from one of its stores to the next. */
+export function followOperations(base: SessionBase, config: MachineConfig, from: string, to: string): FollowOperations {
+  const { name, retention, apply: folding } = config;
+  const request = { from, to, retention, applyFrom: folding.logs };
+  return {
+    mirror: async (context) => {
+      const session = sessionOf(base, context);
+      await rememberStores(session, config);
+      const [report] = await mirror(session, { name }, request);
+      return report!;
+    },
+  };
+}
+
+/** So that commands of this home know the stores as well. While somebody works on the item it waits for the next time. */
+async function rememberStores(session: Session, { name, also = [] }: MachineConfig): Promise<void> {
+  const item = new LocalItem(session.home, name, session.ports.files);
+  const isSame = ({ also: known = [] }: ItemState): boolean => JSON.stringify(known) === JSON.stringify(also);
+  if (isSame(await item.load())) return;
+  try {
+    await withLock(session, item, async () => {
+      const { also: _, ...state } = await item.load();
+      await item.save({ ...state, also });
+    });
+  } catch (error) {
+    if (!isBlockferryError(error, 'ITEM_LOCKED')) throw error;
+  }
 }
 
 export function groupOperations(
@@ -103,9 +134,19 @@ function checkSame(
   );
 }
 
-function protectRequest({ name, disks, url, keys, layout, chunkBytes, compression }: MachineConfig): ProtectRequest {
+function protectRequest({
+  name,
+  disks,
+  url,
+  also,
+  keys,
+  layout,
+  chunkBytes,
+  compression,
+}: MachineConfig): ProtectRequest {
   return {
     ...{ name, disks, url, keys },
+    ...(also === undefined ? {} : { also }),
     ...(layout === undefined ? {} : { layout }),
     ...(chunkBytes === undefined ? {} : { chunkBytes }),
     ...(compression === undefined ? {} : { compression }),

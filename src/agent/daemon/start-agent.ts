@@ -12,7 +12,7 @@ import { AgentControlServer } from './control-server.ts';
 import { AgentEngine, type ConfigChanges } from './engine.ts';
 import { EventStreams } from './event-streams.ts';
 import { MetricsServer } from './metrics.ts';
-import { groupOperations, machineOperations } from './operations.ts';
+import { followOperations, groupOperations, machineOperations } from './operations.ts';
 import type { OperateOptions, OperatorReports, OperatorRequests } from './operator-verbs.ts';
 import { Operators } from './operators.ts';
 import { agentDirectory, fileStateStore } from './state-store.ts';
@@ -119,6 +119,8 @@ class RunningAgent implements Agent {
       groupOperations: (group) =>
         groupOperations({ ...base, onEvent: (event) => this.#groupNotice(group, event) }, group, processes),
       onEvent: (event) => this.#tell(event),
+      followOperations: (machine, from, to) =>
+        followOperations({ ...base, onEvent: (event) => this.#notice(machine, event) }, machine, from, to),
     });
     this.#control = new AgentControlServer(this);
     this.#trackers = new TrackerKeepers({ home, ports, processes, tell: (happening) => this.#engine.tell(happening) });

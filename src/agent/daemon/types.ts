@@ -14,7 +14,8 @@ import type {
   SpaceVerdict,
   StatisticsJson,
 } from '../policy/index.ts';
-import type { ApplyReport, KeySource, ShipReport, SyncReport } from '../types.ts';
+import type { ApplyReport, KeySource, MirrorReport, ShipReport, SyncReport } from '../types.ts';
+import type { AgentGatewayStatus, GatewayFinding } from './gateway-health.ts';
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -86,6 +87,8 @@ export interface MachineConfig {
   readonly keys: readonly KeySource[];
   readonly everyMs: number;
   readonly appConsistent?: AppConsistency;
+  /** Further stores, each of which follows the one before it. */
+  readonly also?: readonly string[];
   readonly firstCopyAtMs?: number;
   readonly resync: 'manual' | DailyWindow;
   readonly retention: RetentionPolicy;
@@ -140,6 +143,33 @@ export interface MachineOperations {
 export interface GroupOperations {
   /** Ships all of them at one moment; reports in the order of the machines. The error says in `facts.item` whose it is. */
   ship(context: OperationContext & { readonly consistency: 'crash' | 'app' }): Promise<readonly ShipReport[]>;
+}
+
+/** What the engine can do with one further store of a machine. */
+export interface FollowOperations {
+  mirror(context: OperationContext): Promise<MirrorReport>;
+}
+
+/** Why a further store is not carried to. */
+export interface StoreTrouble {
+  /** When the first attempt of this row began. */
+  readonly firstMs: number;
+  /** When the last one ended. */
+  readonly lastMs: number;
+  readonly count: number;
+  readonly code: ErrorCode;
+  readonly message: string;
+}
+
+/** How one further store of a machine is. */
+export interface FollowerStatus {
+  readonly url: string;
+  readonly running: boolean;
+  /** As of the last time that something was carried, since this process began. */
+  readonly newestPointMs?: number;
+  /** How much older that is than the newest point of the first store. */
+  readonly behindMs?: number;
+  readonly trouble?: StoreTrouble;
 }
 
 /** Where machines remember; `save` is atomic and durable. */
@@ -260,6 +290,23 @@ export type AgentHappening =
       readonly type: 'group-failed';
       readonly code: ErrorCode;
       readonly message: string;
+  | (OfMachine & {
+      readonly type: 'store-carried';
+      readonly url: string;
+      readonly by: MirrorReport['by'];
+      readonly points: number;
+      readonly sentBytes: number;
+      readonly elapsedMs: number;
+      readonly pointId?: string;
+    })
+  | (OfMachine & {
+      readonly type: 'store-failed';
+      readonly url: string;
+      readonly code: ErrorCode;
+      readonly message: string;
+      readonly hint?: string;
+      readonly nextAttemptMs: number;
+    })
       readonly nextAttemptMs: number;
       /** From now on its machines ship by themselves. */
       readonly isApart: boolean;
@@ -309,6 +356,8 @@ export interface GroupStatus {
   readonly trouble?: GroupTrouble;
 }
 
+  /** Its further stores. */
+  readonly also?: readonly FollowerStatus[];
 export interface AgentStatus {
   readonly home: string;
   readonly config: string;

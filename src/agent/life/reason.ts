@@ -19,6 +19,12 @@ export interface CycleFigures {
   readonly space?: { readonly verdict: SpaceVerdict; readonly freeBytes: number; readonly totalBytes: number };
   /** What is wrong with the folder that is kept for its way home. */
   readonly retention?: string;
+  /** Its further stores. */
+  readonly stores?: readonly {
+    readonly url: string;
+    readonly behindMs?: number;
+    readonly trouble?: { readonly firstMs: number; readonly count: number; readonly message: string };
+  }[];
   /** Its group has no common moment any more, since then; the message names who could not. */
   readonly apart?: {
     readonly group: string;

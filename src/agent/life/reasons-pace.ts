@@ -12,6 +12,7 @@ export type PaceCode =
   | 'BEHIND'
   | 'GROUP_APART'
   | 'RPO_EXCEEDED'
+  | 'STORE_BEHIND'
   | 'CYCLES_MISSED'
   | 'LATENCY_HIGH'
   | 'UPLOAD_SLOW'
@@ -69,6 +70,23 @@ export const PACE_REASONS: Readonly<Record<PaceCode, Reason>> = {
         : undefined;
     },
     next: () => 'blockferry ship NAME; if it stays: ship more often, or give the machine more bandwidth',
+  },
+  STORE_BEHIND: {
+    severity: 'warning',
+    cause: ({ facts: { nowMs }, figures: { stores = [] }, thresholds: { rpoMs } }) => {
+      if (rpoMs === undefined) return undefined;
+      const lagMs = ({ behindMs, trouble }: (typeof stores)[number]): number =>
+        behindMs ?? (trouble ? nowMs - trouble.firstMs : 0);
+      const late = stores.filter((store) => lagMs(store) > rpoMs).sort((a, b) => lagMs(b) - lagMs(a));
+      const [worst] = late;
+      if (!worst) return undefined;
+      const others = late.length > 1 ? `, and ${late.length - 1} more` : '';
+      const why = worst.trouble ? `: ${worst.trouble.message} (${worst.trouble.count} attempts)` : '';
+      const lag = worst.behindMs === undefined ? 'has had nothing for' : 'is behind the first store of the machine by';
+      return `the store ${worst.url} ${lag} ${spanText(lagMs(worst))}${others}${why}`;
+    },
+    next: () =>
+      'mend what the cause names, then blockferry mirror NAME; points in the first store are not touched by it',
   },
   CYCLES_MISSED: {
     severity: 'warning',

@@ -72,6 +72,8 @@ export interface LabOptions {
   readonly startMs?: number;
   readonly saved?: Map<string, string>;
   readonly machines?: ReadonlyMap<string, ScriptedMachine>;
+  /** What carrying to a further store does. */
+  readonly follow?: (clock: VirtualClock) => NonNullable<AgentEngineOptions['followOperations']>;
 }
 
 export function engineLab(config: EngineConfig, options: LabOptions = {}): EngineLab {
@@ -93,7 +95,8 @@ export function engineLab(config: EngineConfig, options: LabOptions = {}): Engin
     save: async (name, record) => void saved.set(name, JSON.stringify(record)),
   };
   const onEvent = (event: AgentEvent): void => void events.push(event);
-  const engine = new AgentEngine({ config, operations, groupOperations, clock, state, onEvent });
+  const follow = options.follow ? { followOperations: options.follow(clock) } : {};
+  const engine = new AgentEngine({ config, operations, groupOperations, ...follow, clock, state, onEvent });
   const running = engine.run(stop.signal);
   return {
     ...{ clock, engine, machines, calls, events, saved },

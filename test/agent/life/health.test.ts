@@ -105,6 +105,11 @@ const SAMPLES: Readonly<Record<ReasonCode, Sample>> = {
     facts: HEALTHY,
     figures: { apart: { group: 'shop', firstMs: NOW_MS - HOUR_MS, count: 7, message: 'db: a resync is required' } },
   },
+  STORE_BEHIND: {
+    facts: HEALTHY,
+    rpoMs: 2 * HOUR_MS,
+    figures: { stores: [{ url: 'file:///b', behindMs: 2 * HOUR_MS + 1 }] },
+  },
   RPO_EXCEEDED: { facts: HEALTHY, rpoMs: MINUTE_MS - 1 },
   CYCLES_MISSED: { facts: HEALTHY, figures: { due: 10, missed: 3 } },
   LATENCY_HIGH: { facts: HEALTHY, figures: { averageLatencyMs: 6 * MINUTE_MS } },
