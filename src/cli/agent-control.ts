@@ -109,16 +109,14 @@ function machineLines(machine: MachineStatus): string[] {
   else if (next) lines.push(`  next:      ${next.verb} at ${formatTime(next.dueMs)}`);
   else lines.push('  next:      nothing until somebody helps');
   if (failure) lines.push(`  failed:    ${failure.verb}, ${failure.count} times: ${failure.message}`);
+  for (const store of machine.also ?? []) lines.push(`  also:      ${storeText(store)}`);
   lines.push(
     `  cycles:    ${totals.done} done, ${totals.missed} missed, ${totals.failed} failed, ${formatBytes(totals.sentBytes)} sent`,
-  for (const store of machine.also ?? []) lines.push(`  also:      ${storeText(store)}`);
     `  waiting:   ${formatBytes(backlogBytes)} to ship, ${count(outstandingLogs, 'log')} to apply`,
   );
   return lines;
 }
 
-function groupLines({
-  name,
 function storeText({ url, behindMs, running, trouble }: NonNullable<MachineStatus['also']>[number]): string {
   const now = running ? ', being carried to' : '';
   if (trouble) return `${url}, failed ${trouble.count} times since ${formatTime(trouble.firstMs)}: ${trouble.message}`;
@@ -126,6 +124,8 @@ function storeText({ url, behindMs, running, trouble }: NonNullable<MachineStatu
   return `${url}, ${behindMs === 0 ? 'current' : `${formatDuration(behindMs)} behind`}${now}`;
 }
 
+function groupLines({
+  name,
   machines,
   nextMs,
   lastMomentMs,

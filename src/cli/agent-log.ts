@@ -71,14 +71,14 @@ function textOf(event: AgentEvent): string {
       return `${event.machine}: space is ${event.verdict}`;
     case 'tracker':
       return `${event.machine}: tracker ${event.what}: ${event.message}`;
-    case 'notice':
-      return `${event.machine}: ${event.message}`;
-    case 'group-shipped':
-      return `group ${event.group}: its machines share a moment`;
     case 'store-carried':
       return `${event.machine}: ${event.points} points carried to ${event.url}`;
     case 'store-failed':
       return `${event.machine}: nothing is carried to ${event.url}: ${event.message}`;
+    case 'notice':
+      return `${event.machine}: ${event.message}`;
+    case 'group-shipped':
+      return `group ${event.group}: its machines share a moment`;
     case 'group-failed':
       return `group ${event.group}: no common moment: ${event.message}`;
     case 'group-notice':

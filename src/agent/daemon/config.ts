@@ -159,6 +159,18 @@ function readMachine(own: ConfigMap, map: ConfigMap, setting: Setting, groups: r
   };
 }
 
+/** One URL, or a list: the machine replicates to the first, each further one follows the one before it. */
+function readStores(value: ConfigValue | undefined): Pick<MachineConfig, 'url' | 'also'> {
+  const stores: string[] = [];
+  for (const each of value?.list(STORES_MAX) ?? []) {
+    const url = each.parse(parseUrl);
+    if (url !== undefined && stores.includes(url)) each.fail(`names ${url} twice`);
+    if (url !== undefined) stores.push(url);
+  }
+  const [url = '', ...also] = stores;
+  return { url, ...(also.length === 0 ? {} : { also }) };
+}
+
 function readDisks(value: ConfigValue | undefined, directory: string): readonly string[] {
   const disks: string[] = [];
   for (const each of value?.list(DISKS_PER_ITEM_MAX) ?? []) {
@@ -177,18 +189,6 @@ function readKeys(map: ConfigMap, directory: string): readonly KeySource[] {
       return path === undefined ? [] : [{ type, path }];
     }),
   );
-/** One URL, or a list: the machine replicates to the first, each further one follows the one before it. */
-function readStores(value: ConfigValue | undefined): Pick<MachineConfig, 'url' | 'also'> {
-  const stores: string[] = [];
-  for (const each of value?.list(STORES_MAX) ?? []) {
-    const url = each.parse(parseUrl);
-    if (url !== undefined && stores.includes(url)) each.fail(`names ${url} twice`);
-    if (url !== undefined) stores.push(url);
-  }
-  const [url = '', ...also] = stores;
-  return { url, ...(also.length === 0 ? {} : { also }) };
-}
-
 }
 
 function readFailback(value: ConfigValue, directory: string): FailbackConfig {

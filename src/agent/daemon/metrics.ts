@@ -105,7 +105,6 @@ const METRICS: readonly Metric[] = [
     samples: ({ space }) => one(space?.freeBytes),
   },
   {
-  {
     name: 'blockferry_machine_store_behind_seconds',
     help: 'How much older the newest point of a further store is than that of the first.',
     kind: 'gauge',
@@ -120,6 +119,7 @@ const METRICS: readonly Metric[] = [
     label: 'store',
     samples: ({ also = [] }) => also.map(({ url, trouble }) => [{ store: url }, trouble?.count ?? 0]),
   },
+  {
     name: 'blockferry_machine_suspended',
     help: '1 while an operator has it paused.',
     kind: 'gauge',

@@ -116,11 +116,11 @@ class RunningAgent implements Agent {
       state: fileStateStore(agentDirectory(home), config.zone, ports.files),
       operations: (machine) =>
         machineOperations({ ...base, onEvent: (event) => this.#notice(machine, event) }, machine, processes),
+      followOperations: (machine, from, to) =>
+        followOperations({ ...base, onEvent: (event) => this.#notice(machine, event) }, machine, from, to),
       groupOperations: (group) =>
         groupOperations({ ...base, onEvent: (event) => this.#groupNotice(group, event) }, group, processes),
       onEvent: (event) => this.#tell(event),
-      followOperations: (machine, from, to) =>
-        followOperations({ ...base, onEvent: (event) => this.#notice(machine, event) }, machine, from, to),
     });
     this.#control = new AgentControlServer(this);
     this.#trackers = new TrackerKeepers({ home, ports, processes, tell: (happening) => this.#engine.tell(happening) });

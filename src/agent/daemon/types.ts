@@ -15,7 +15,6 @@ import type {
   StatisticsJson,
 } from '../policy/index.ts';
 import type { ApplyReport, KeySource, MirrorReport, ShipReport, SyncReport } from '../types.ts';
-import type { AgentGatewayStatus, GatewayFinding } from './gateway-health.ts';
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -81,14 +80,14 @@ export interface MachineConfig {
   /** Absolute paths. */
   readonly disks: readonly string[];
   readonly url: string;
+  /** Further stores, each of which follows the one before it. */
+  readonly also?: readonly string[];
   readonly layout?: Layout;
   readonly chunkBytes?: number;
   readonly compression?: Compression;
   readonly keys: readonly KeySource[];
   readonly everyMs: number;
   readonly appConsistent?: AppConsistency;
-  /** Further stores, each of which follows the one before it. */
-  readonly also?: readonly string[];
   readonly firstCopyAtMs?: number;
   readonly resync: 'manual' | DailyWindow;
   readonly retention: RetentionPolicy;
@@ -139,12 +138,6 @@ export interface MachineOperations {
   space(): Promise<{ readonly freeBytes: number; readonly totalBytes: number }>;
 }
 
-/** What the engine can do with one group. */
-export interface GroupOperations {
-  /** Ships all of them at one moment; reports in the order of the machines. The error says in `facts.item` whose it is. */
-  ship(context: OperationContext & { readonly consistency: 'crash' | 'app' }): Promise<readonly ShipReport[]>;
-}
-
 /** What the engine can do with one further store of a machine. */
 export interface FollowOperations {
   mirror(context: OperationContext): Promise<MirrorReport>;
@@ -170,6 +163,12 @@ export interface FollowerStatus {
   /** How much older that is than the newest point of the first store. */
   readonly behindMs?: number;
   readonly trouble?: StoreTrouble;
+}
+
+/** What the engine can do with one group. */
+export interface GroupOperations {
+  /** Ships all of them at one moment; reports in the order of the machines. The error says in `facts.item` whose it is. */
+  ship(context: OperationContext & { readonly consistency: 'crash' | 'app' }): Promise<readonly ShipReport[]>;
 }
 
 /** Where machines remember; `save` is atomic and durable. */
@@ -284,12 +283,6 @@ export type AgentHappening =
       readonly what: 'started' | 'found' | 'ended' | 'failed';
       readonly message: string;
     })
-  | (OfMachine & { readonly type: 'notice'; readonly code: string; readonly message: string })
-  | (OfGroup & { readonly type: 'group-shipped'; readonly pointTimeMs: number; readonly consistency: 'crash' | 'app' })
-  | (OfGroup & {
-      readonly type: 'group-failed';
-      readonly code: ErrorCode;
-      readonly message: string;
   | (OfMachine & {
       readonly type: 'store-carried';
       readonly url: string;
@@ -307,6 +300,12 @@ export type AgentHappening =
       readonly hint?: string;
       readonly nextAttemptMs: number;
     })
+  | (OfMachine & { readonly type: 'notice'; readonly code: string; readonly message: string })
+  | (OfGroup & { readonly type: 'group-shipped'; readonly pointTimeMs: number; readonly consistency: 'crash' | 'app' })
+  | (OfGroup & {
+      readonly type: 'group-failed';
+      readonly code: ErrorCode;
+      readonly message: string;
       readonly nextAttemptMs: number;
       /** From now on its machines ship by themselves. */
       readonly isApart: boolean;
@@ -342,6 +341,8 @@ export interface MachineStatus {
   readonly share?: Share;
   /** Name of its group. */
   readonly group?: string;
+  /** Its further stores. */
+  readonly also?: readonly FollowerStatus[];
 }
 
 /** How one group is. */
@@ -356,8 +357,6 @@ export interface GroupStatus {
   readonly trouble?: GroupTrouble;
 }
 
-  /** Its further stores. */
-  readonly also?: readonly FollowerStatus[];
 export interface AgentStatus {
   readonly home: string;
   readonly config: string;
