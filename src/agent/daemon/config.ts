@@ -2,6 +2,7 @@
  * The configuration of the agent: from the text of a YAML file to machines with all defaults filled in. docs/agent.md is its
  * reference. Nothing of the outside is looked at: whether files exist is found out when they are needed.
  */
+import { availableParallelism } from 'node:os';
 import { dirname, isAbsolute, resolve } from 'node:path';
 import { parseSize } from '../../bytes.ts';
 import { checkChunkBytes } from '../../chunker/index.ts';
@@ -24,11 +25,13 @@ import { checkMembers, groupOf, type ReadGroup, readAppConsistent, readGroups } 
 import { type ConfigMap, type ConfigValue, readConfigText } from './config-reader.ts';
 import { durationBetween, parseDuration, parseLoopback, parseMoment, parseName } from './config-values.ts';
 import { type AgentConfig, type FailbackConfig, LOG_LEVELS, type MachineConfig } from './types.ts';
+import { PLACES_MIN } from './work-places.ts';
 
 const AGENT_KEYS = [
   'home',
   'time-zone',
   'lanes',
+  'at-once',
   'bandwidth',
   'metrics',
   'log',
@@ -70,6 +73,8 @@ const EVERY_MS_DEFAULT = parseDuration('5min');
 const APPLY_DEFAULT: MachineConfig['apply'] = { logs: 32, ageMs: parseDuration('1h') };
 const RPO_MS_LEAST = parseDuration('15min');
 const RPO_CYCLES = 3;
+/** Fewer than this leave the line idle while they wait for answers of their stores. */
+const AT_ONCE_LEAST = 4;
 
 /** Where a file stands and which zone its times of day are in. */
 interface Setting {
@@ -96,6 +101,7 @@ function readAgent(map: ConfigMap, path: string): AgentConfig {
     ...(home === undefined ? {} : { home }),
     zone,
     lanes: map.get('lanes')?.integer(1, 1024) ?? LANES_MAX,
+    atOnce: map.get('at-once')?.integer(PLACES_MIN, MACHINES_MAX) ?? Math.max(AT_ONCE_LEAST, availableParallelism()),
     bandwidth: readBandwidth(map.get('bandwidth'), zone),
     ...(metrics === undefined ? {} : { metrics }),
     log: map.get('log')?.oneOf(LOG_LEVELS) ?? 'info',

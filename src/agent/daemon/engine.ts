@@ -23,6 +23,7 @@ import type {
   MachineOperations,
   MachineStatus,
 } from './types.ts';
+import { WorkPlaces } from './work-places.ts';
 
 /** A wall clock that was set is noticed no later than this: for longer, a profile is not exceeded. */
 const SLEEP_MS_MAX = 300_000;
@@ -31,7 +32,7 @@ const RESTART_MS = 60_000;
 
 /** What the engine takes of a configuration. */
 export type EngineConfig = Pick<AgentConfig, 'zone' | 'lanes' | 'bandwidth' | 'machines'> &
-  Partial<Pick<AgentConfig, 'groups'>>;
+  Partial<Pick<AgentConfig, 'groups' | 'atOnce'>>;
 
 export interface AgentEngineOptions {
   readonly config: EngineConfig;
@@ -63,6 +64,7 @@ interface Loop {
 export class AgentEngine {
   readonly #options: AgentEngineOptions;
   readonly #shares: Shares;
+  readonly #places: WorkPlaces;
   readonly #machines: Map<string, Machine> = new Map();
   readonly #groups: Map<string, Group> = new Map();
   /** By name of the machine. */
@@ -77,6 +79,7 @@ export class AgentEngine {
     this.#config = options.config;
     const { lanes, bandwidth } = options.config;
     this.#shares = new Shares(lanes, bandwidthAt(bandwidth, options.clock.nowMs()));
+    this.#places = new WorkPlaces(placesOf(options.config));
     for (const machine of options.config.machines) this.#add(machine);
     for (const group of options.config.groups ?? []) this.#addGroup(group);
   }
@@ -136,6 +139,7 @@ export class AgentEngine {
     for (const group of [...this.#groups.values()].filter((each) => !isSame(each))) await this.#stopGroup(group);
     for (const name of removed) await this.#stop(name);
     this.#config = config;
+    this.#places.set(placesOf(config));
     this.#reconfigured.abort();
     for (const machine of changed) {
       await this.machine(machine.name).reconfigure(machine, this.#options.operations(machine));
@@ -166,7 +170,8 @@ export class AgentEngine {
   #add(config: MachineConfig): Machine {
     const { operations, clock, state } = this.#options;
     const { zone } = this.#config;
-    const setup = { zone, clock, state, shares: this.#shares, tell: (each: AgentHappening) => this.tell(each) };
+    const shared = { shares: this.#shares, places: this.#places };
+    const setup = { zone, clock, state, ...shared, tell: (each: AgentHappening) => this.tell(each) };
     const group = {
       standing: () => this.#groupOf(config.name)?.standing,
       mayShip: () => this.#groupOf(config.name)?.tryNow(),
@@ -202,7 +207,8 @@ export class AgentEngine {
     const { groupOperations, clock } = this.#options;
     if (!groupOperations) throw new BlockferryError('UNSUPPORTED', `group "${config.name}" cannot be shipped here`);
     const members = config.machines.map((name) => this.machine(name));
-    const setup = { clock, shares: this.#shares, tell: (each: AgentHappening) => this.tell(each) };
+    const shared = { shares: this.#shares, places: this.#places };
+    const setup = { clock, ...shared, tell: (each: AgentHappening) => this.tell(each) };
     const group = new Group({ ...setup, config, members, operations: groupOperations(config) });
     this.#groups.set(config.name, group);
     return group;
@@ -279,4 +285,9 @@ export class AgentEngine {
       );
     }
   }
+}
+
+/** Who does not say it has a place for everybody. */
+function placesOf({ atOnce }: EngineConfig): number {
+  return atOnce ?? Number.POSITIVE_INFINITY;
 }

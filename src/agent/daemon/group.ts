@@ -24,6 +24,7 @@ import type {
   GroupTrouble,
   RunningVerb,
 } from './types.ts';
+import type { WorkPlaces } from './work-places.ts';
 
 /** Failed cycles in a row after which the members ship by themselves: two minutes, with the ladder of retries. */
 const APART_AFTER = 3;
@@ -39,6 +40,7 @@ export interface GroupSetup {
   readonly operations: GroupOperations;
   readonly clock: Clock;
   readonly shares: Shares;
+  readonly places: WorkPlaces;
   readonly tell: (happening: AgentHappening) => void;
 }
 
@@ -169,7 +171,7 @@ export class Group {
       const cannot = reasons.findIndex((reason) => reason !== undefined);
       if (cannot >= 0) throw notTogether(members[cannot]!, reasons[cannot]!);
       const consistency = this.#consistencyAt(beganMs);
-      const reports = await this.#ship(beganMs, consistency, signal);
+      const reports = await this.#shipInPlace(beganMs, consistency, signal);
       isShipped = true;
       this.#trouble = undefined;
       this.#lastMomentMs = reports[0]!.pointTimeMs;
@@ -202,6 +204,20 @@ export class Group {
     if (signal.aborted) throw abortedError(signal);
     const member = members[missing]!;
     throw notTogether(member, `${member.work.running ?? 'something else'} is under way for more than a minute`);
+  }
+
+  /** All of them together are one that works: a group of many would never find as many places. */
+  async #shipInPlace(
+    beganMs: number,
+    consistency: 'crash' | 'app',
+    signal: AbortSignal,
+  ): Promise<readonly ShipReport[]> {
+    const leave = await this.#setup.places.take('cycle', signal);
+    try {
+      return await this.#ship(beganMs, consistency, signal);
+    } finally {
+      leave();
+    }
   }
 
   /** Ships all of them, which shows as what each of them does. */

@@ -28,11 +28,19 @@ import type {
   OperatorVerb,
   RunningVerb,
 } from './types.ts';
+import type { PlaceKind, WorkPlaces } from './work-places.ts';
 
 /** A wall clock that was set is noticed no later than this. */
 export const SLEEP_MS_MAX = 3_600_000;
 /** What a copy, a resync or an apply takes of its share while space is short. */
 const THROTTLED_PART = 0.25;
+/** What brings worker threads along. */
+const PLACES: Readonly<Partial<Record<AgentVerb, PlaceKind>>> = {
+  ship: 'cycle',
+  apply: 'cycle',
+  protect: 'copy',
+  resync: 'copy',
+};
 const RETENTION_EVERY_MS = 900_000;
 
 export interface MachineSetup {
@@ -42,6 +50,7 @@ export interface MachineSetup {
   readonly clock: Clock;
   readonly state: AgentStateStore;
   readonly shares: Shares;
+  readonly places: WorkPlaces;
   /** How its group stands, of a machine that has one. */
   readonly standing: () => GroupStanding | undefined;
   /** What kept it from shipping with its group may be over. */
@@ -55,7 +64,8 @@ export interface MachineSetup {
 export interface Running {
   readonly verb: RunningVerb;
   readonly stop: ChildSignal;
-  readonly active: ActiveShare;
+  /** Once it is; before, it waits for a place among those that work. */
+  readonly active?: ActiveShare;
 }
 
 /** A cycle in which the machine took part. */
@@ -128,7 +138,7 @@ export class MachineWork {
       forecast: this.#forecast,
       stores: this.#setup.stores(),
       nowMs: this.#setup.clock.nowMs(),
-      ...(this.#running ? { running: this.#running.verb, share: this.#running.active.share } : {}),
+      ...(this.#running?.active ? { running: this.#running.verb, share: this.#running.active.share } : {}),
       ...(this.#space ? { space: this.#space } : {}),
       ...(this.#retention === undefined ? {} : { retention: this.#retention }),
     });
@@ -242,9 +252,34 @@ export class MachineWork {
 
   /** Runs one operation with its share of the line, and remembers what became of it. */
   async act(verb: AgentVerb, signal: AbortSignal): Promise<'done' | 'failed' | 'stopped'> {
+    const stop = childSignal(signal);
+    this.#running = { verb, stop };
+    try {
+      const leave = await this.#place(verb, stop.signal);
+      try {
+        return await this.#actNow(verb, stop, signal);
+      } finally {
+        leave();
+      }
+    } catch (error) {
+      // It had not begun.
+      if (stop.signal.aborted) return 'stopped';
+      throw error;
+    } finally {
+      stop.release();
+      this.#running = undefined;
+    }
+  }
+
+  /** A place among the machines that work; what moves nothing needs none. */
+  async #place(verb: AgentVerb, signal: AbortSignal): Promise<() => void> {
+    const kind = PLACES[verb];
+    return kind ? await this.#setup.places.take(kind, signal) : () => {};
+  }
+
+  async #actNow(verb: AgentVerb, stop: ChildSignal, signal: AbortSignal): Promise<'done' | 'failed' | 'stopped'> {
     const { clock, shares, tell } = this.#setup;
     const active = shares.enter({ lanes: this.#config.lanes, part: this.#partOf(verb) });
-    const stop = childSignal(signal);
     this.#running = { verb, stop, active };
     const beganMs = clock.nowMs();
     const startedMs = clock.monotonicMs();
@@ -264,8 +299,6 @@ export class MachineWork {
       return 'failed';
     } finally {
       active.leave();
-      stop.release();
-      this.#running = undefined;
     }
   }
 

@@ -28,6 +28,8 @@ export interface AgentConfig {
   /** IANA name. */
   readonly zone: string;
   readonly lanes: number;
+  /** Machines that work at a time. */
+  readonly atOnce: number;
   readonly bandwidth: BandwidthProfile;
   readonly metrics?: { readonly host: string; readonly port: number };
   readonly log: LogLevel;

@@ -101,7 +101,11 @@ class SeedRun {
       for (const [name, { watch }] of this.#cast) watch.processStarts(this.#state.saved(name));
       const { machines, zone, lanes, bandwidth } = this.#story;
       const engine = new AgentEngine({
-        config: { zone, lanes, bandwidth, machines: machines.map(({ config }) => config) },
+        config: {
+          ...{ zone, lanes, bandwidth, machines: machines.map(({ config }) => config) },
+          // As many as by default: a month has more machines than that.
+          atOnce: Math.max(4, Math.ceil(machines.length / 4)),
+        },
         operations: ({ name }) => {
           const { model, watch } = this.#cast.get(name)!;
           return watch.around(model.operations(life));
