@@ -107,22 +107,27 @@ export async function runCampaign(campaign: Campaign): Promise<Report> {
   return { findings, outcomes, slowestMs, memoryGrownBytes };
 }
 
+function cpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
+
 async function judge(
   campaign: Campaign,
   image: PagedImage,
   caseNumber: number,
 ): Promise<{ readonly outcome: string; readonly ms: number }> {
-  const once = async (): Promise<{ outcome: string; ms: number }> => {
-    const start = process.cpuUsage();
+  const once = async (clockMs: () => number): Promise<{ outcome: string; ms: number }> => {
+    const startMs = clockMs();
     const outcome = await play(campaign, image, new Dice(campaign.seed + 1, caseNumber));
-    const { user, system } = process.cpuUsage(start);
-    return { outcome, ms: (user + system) / 1000 };
+    return { outcome, ms: clockMs() - startMs };
   };
-  const first = await once();
+  // Time of the processor is dear to ask for; of one thread it is never more than what went by.
+  const first = await once(() => performance.now());
   if (first.ms <= CASE_MS_MAX) return first;
   // Memory may have been tidied up just then; what is slow by itself is slow twice.
-  const second = await once();
-  if (second.ms > CASE_MS_MAX) complain(`took ${Math.round(first.ms)} and ${Math.round(second.ms)} ms`);
+  const second = await once(cpuMs);
+  if (second.ms > CASE_MS_MAX) complain(`took ${Math.round(second.ms)} ms`);
   return second;
 }
 

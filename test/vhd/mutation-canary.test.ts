@@ -106,7 +106,7 @@ const PLANTED: Readonly<Record<string, readonly [Subject, RegExp]>> = {
       for (const start = process.cpuUsage(); isInSavedState(disk) && cpuMs(start) < 1050; );
       return disk;
     }),
-    /took 1\d\d\d and 1\d\d\d ms/,
+    /took 1\d\d\d ms/,
   ],
   'bytes that depend on where a read begins': [
     opening((disk) => {

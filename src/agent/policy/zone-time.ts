@@ -6,7 +6,7 @@
  * half an hour or leave out a whole date are no different.
  */
 import { IANAZone } from 'luxon';
-import { DAY_MS, MINUTE_MS } from './durations.ts';
+import { DAY_MS, HOUR_MS, MINUTE_MS } from './durations.ts';
 
 /** `HH:MM`, 00:00 to 23:59. */
 export type TimeOfDay = string;
@@ -60,7 +60,31 @@ function changeBetween(zone: string, lowMs: number, highMs: number): number {
   return high;
 }
 
+/** No zone changes its clocks twice within this time. */
+const SPAN_MS = 6 * HOUR_MS;
+/** Spans that are kept for a zone: the days around now, of which every turn asks. */
+const SPANS_MAX = 256;
+/** By zone and number of the span: its offset, or that it changes in between. Asking Intl takes longer than all else here. */
+const known = new Map<string, Map<number, number | 'changes'>>();
+
 function offsetMs(zone: string, atMs: number): number {
+  let spans = known.get(zone);
+  if (spans === undefined) {
+    spans = new Map();
+    known.set(zone, spans);
+  }
+  const span = Math.floor(atMs / SPAN_MS);
+  let offset = spans.get(span);
+  if (offset === undefined) {
+    const first = lookUpOffsetMs(zone, span * SPAN_MS);
+    offset = first === lookUpOffsetMs(zone, (span + 1) * SPAN_MS) ? first : 'changes';
+    if (spans.size === SPANS_MAX) spans.clear();
+    spans.set(span, offset);
+  }
+  return offset === 'changes' ? lookUpOffsetMs(zone, atMs) : offset;
+}
+
+function lookUpOffsetMs(zone: string, atMs: number): number {
   const minutes = IANAZone.create(zone).offset(atMs);
   if (Number.isNaN(minutes)) throw new RangeError(`${zone} has no time of day at ${atMs}`);
   return minutes * MINUTE_MS;
