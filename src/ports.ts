@@ -44,6 +44,11 @@ export interface RandomAccessFile {
   read(into: Uint8Array, position: number): Promise<number>;
   /** Writes all of `from`; loops over short writes. */
   write(from: Uint8Array, position: number): Promise<void>;
+  /**
+   * The same, done when it returns: for what the system takes into its cache at once. A thread's way there and back costs ten times
+   * such a write. Absent where a file cannot do it.
+   */
+  writeNow?(from: Uint8Array, position: number): void;
   truncate(sizeBytes: number): Promise<void>;
   /** Makes data and size durable (fdatasync). */
   sync(): Promise<void>;

@@ -74,6 +74,13 @@ class NodeFile implements RandomAccessFile {
     }
   }
 
+  writeNow(from: Uint8Array, position: number): void {
+    let done = 0;
+    while (done < from.byteLength) {
+      done += fs.writeSync(this.#handle.fd, from, done, from.byteLength - done, position + done);
+    }
+  }
+
   async truncate(sizeBytes: number): Promise<void> {
     await this.#handle.truncate(sizeBytes);
   }

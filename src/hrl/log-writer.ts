@@ -26,6 +26,8 @@ import { encodeBlock, type LogEntry, slotsOf, ZEROS_CHECKSUM } from './metadata-
 
 /** Small writes are gathered up to this before they go to the file. */
 const STAGE_BYTES: number = 256 * KIB;
+/** From here on a call of its own costs less than a copy. */
+const DIRECT_BYTES: number = 32 * KIB;
 const SLOTS = slotsOf(METADATA_BYTES_DEFAULT);
 /** Zeros of one entry: few enough that its checksum proves them (`isZeroEntry`). */
 const ZERO_ENTRY_BYTES: number = 16 * MIB;
@@ -296,11 +298,12 @@ export class LogWriter {
     await this.#file.write(encodeLogHeader(header, endOffset), 0);
   }
 
-  /** Puts bytes behind what is there; large ones go past the stage without being copied. */
+  /** Puts bytes behind what is there; large ones go past the stage. */
   async #put(bytes: Uint8Array): Promise<void> {
-    if (this.#stagedBytes + bytes.byteLength > STAGE_BYTES) await this.#writeStage();
-    if (bytes.byteLength > STAGE_BYTES) {
-      await this.#file.write(bytes, this.#endOffset);
+    const isDirect = bytes.byteLength >= DIRECT_BYTES;
+    if (isDirect || this.#stagedBytes + bytes.byteLength > STAGE_BYTES) await this.#writeStage();
+    if (isDirect) {
+      await this.#write(bytes, this.#endOffset);
     } else {
       this.#stage.set(bytes, this.#stagedBytes);
       this.#stagedBytes += bytes.byteLength;
@@ -310,8 +313,15 @@ export class LogWriter {
 
   async #writeStage(): Promise<void> {
     if (this.#stagedBytes === 0) return;
-    await this.#file.write(this.#stage.subarray(0, this.#stagedBytes), this.#endOffset - this.#stagedBytes);
+    await this.#write(this.#stage.subarray(0, this.#stagedBytes), this.#endOffset - this.#stagedBytes);
     this.#stagedBytes = 0;
+  }
+
+  /** What is appended goes to the system's cache: nobody waits for a thread where the file can do without. */
+  #write(bytes: Uint8Array, fileOffset: number): Promise<void> | undefined {
+    if (this.#file.writeNow === undefined) return this.#file.write(bytes, fileOffset);
+    this.#file.writeNow(bytes, fileOffset);
+    return undefined;
   }
 
   /** Runs the step behind all calls made before. */

@@ -238,7 +238,8 @@ export class TrackedDisk implements BlockDevice {
     }
     try {
       const logged = this.#append(write);
-      await ('bytes' in write ? this.disk.write(write.bytes, offset) : this.disk.zero(offset, lengthBytes, { unmap }));
+      if (!('bytes' in write)) await this.disk.zero(offset, lengthBytes, { unmap });
+      else if (!this.disk.writeNow(write.bytes, offset)) await this.disk.write(write.bytes, offset);
       if (logged !== undefined) await logged;
     } finally {
       this.#unflushed += 1;
@@ -257,6 +258,8 @@ export class TrackedDisk implements BlockDevice {
 
   async #drain(): Promise<void> {
     this.#isAppending = true;
+    // What came with the same packet is appended together.
+    await undefined;
     while (this.#queue.length > 0) {
       const batch = this.#queue.splice(0, APPEND_WRITES_MAX);
       try {

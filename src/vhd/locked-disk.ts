@@ -5,10 +5,12 @@
  * What changes tables has the disk for itself. So no reader meets a table half changed, and a flush never makes a
  * table durable that is ahead of its data.
  */
+import { alignDown } from '../bytes.ts';
 import { BlockferryError } from '../errors.ts';
 import type { RandomAccessFile } from '../ports.ts';
 import { ChainDisk } from './chain-disk.ts';
 import { asOutputError, checkWriteRange } from './image-file.ts';
+import { KnownPlaces, PIECE_BYTES } from './known-places.ts';
 import type { Layer } from './layer.ts';
 import type { LayerWriter } from './layer-writer.ts';
 import { SharedLock } from './shared-lock.ts';
@@ -27,6 +29,7 @@ export class LockedDisk implements WritableDisk {
   readonly #writer: LayerWriter;
   readonly #chain: ChainDisk;
   readonly #lock = new SharedLock();
+  readonly #places = new KnownPlaces();
   #hasChanged = false;
   #state: State = 'open';
 
@@ -69,6 +72,26 @@ export class LockedDisk implements WritableDisk {
     if (!isDone) await this.#change(() => this.#writer.write(bytes, offset));
   }
 
+  writeNow(bytes: Uint8Array, offset: number): boolean {
+    const { file } = this.#writer.layer;
+    const { byteLength } = bytes;
+    this.#checkRange(offset, byteLength);
+    this.#assertOpen();
+    if (file.writeNow === undefined || !this.#hasChanged || !this.#lock.isSharable || byteLength === 0) return false;
+    if (this.#places.unknown(offset, byteLength).length > 0) return false;
+    try {
+      for (let at = offset, end = offset + byteLength; at < end; ) {
+        const next = Math.min(end, alignDown(at, PIECE_BYTES) + PIECE_BYTES);
+        file.writeNow(bytes.subarray(at - offset, next - offset), this.#places.fileOffset(at));
+        at = next;
+      }
+      return true;
+    } catch (error) {
+      this.#state = 'broken';
+      throw asOutputError(file.path, error);
+    }
+  }
+
   async zero(offset: number, lengthBytes: number, options: ZeroOptions = {}): Promise<void> {
     this.#checkRange(offset, lengthBytes);
     this.#assertOpen();
@@ -76,7 +99,10 @@ export class LockedDisk implements WritableDisk {
     for (let at = offset; at < end; ) {
       const from = at;
       const next = Math.min(end, (Math.floor(from / ZERO_STEP_BYTES) + 1) * ZERO_STEP_BYTES);
-      await this.#change(() => this.#writer.zero(from, next - from, options.unmap ?? false));
+      await this.#change(async () => {
+        this.#places.forget(from, next - from);
+        await this.#writer.zero(from, next - from, options.unmap ?? false);
+      });
       at = next;
     }
   }
@@ -114,8 +140,20 @@ export class LockedDisk implements WritableDisk {
         places.push({ from, to: from + extent.lengthBytes, fileOffset: extent.fileOffset });
       }
       for (const { from, to, fileOffset } of places) await layer.file.write(bytes.subarray(from, to), fileOffset);
+      for (const piece of this.#places.unknown(offset, bytes.byteLength)) await this.#learn(piece);
       return true;
     });
+  }
+
+  /** Remembers where a piece lies that has all its sectors side by side. */
+  async #learn(piece: number): Promise<void> {
+    const offset = piece * PIECE_BYTES;
+    if (offset + PIECE_BYTES > this.info.virtualSizeBytes) return;
+    for await (const extent of this.#writer.layer.extents(offset, PIECE_BYTES)) {
+      const isWhole = extent.kind === 'data' && extent.lengthBytes === PIECE_BYTES;
+      if (isWhole) this.#places.learn(piece, extent.fileOffset);
+      return;
+    }
   }
 
   /** A step that may change tables; the first one changes contentId. */

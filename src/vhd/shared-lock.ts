@@ -13,6 +13,11 @@ export class SharedLock {
   #isAlone = false;
   readonly #queue: Waiting[] = [];
 
+  /** Whether a shared step would start now: one that never waits needs no more. */
+  get isSharable(): boolean {
+    return this.#queue.length === 0 && !this.#isAlone;
+  }
+
   /** Runs `step` beside other shared ones. */
   shared<T>(step: () => Promise<T>): Promise<T> {
     return this.#run(false, step);

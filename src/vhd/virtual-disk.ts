@@ -108,6 +108,12 @@ export interface WritableDisk extends VirtualDisk {
    * @throws OUTPUT_FAILED if the file cannot be written
    */
   write(bytes: Uint8Array, offset: number): Promise<void>;
+  /**
+   * `write` where it needs nothing but bytes in a file's cache, and done when this returns; false where it needs more, and
+   * nothing was written.
+   * @throws as `write`
+   */
+  writeNow(bytes: Uint8Array, offset: number): boolean;
   /** Makes [offset, offset + lengthBytes), whole logical sectors, read as zeros; whole blocks give up their space. */
   zero(offset: number, lengthBytes: number, options?: ZeroOptions): Promise<void>;
   /** Makes everything durable whose `write` or `zero` returned before. */
