@@ -28,8 +28,11 @@ export interface Input {
   readonly recipe: string;
 }
 
-/** The share of a file system that is filled: it needs some room for itself. */
-const FILLED = 0.8;
+/** The share of a file system that is filled: it needs some room for itself, a small one more. */
+const FILLED = 0.75;
+const BLOCK_BYTES = 4 * KIB;
+/** The allocation unit of the dynamic disks that Hyper-V makes. */
+const BLOCK_OF_HYPERV_BYTES = 32 * MIB;
 /** One file at most for so many bytes: directories need room too. */
 const BYTES_PER_FILE = 32 * KIB;
 /** Where installed files are, of which each gives a third. */
@@ -59,7 +62,7 @@ export async function warm(path: string): Promise<void> {
 }
 
 function sizeName(bytes: number): string {
-  return bytes >= GIB ? `${bytes / GIB}GiB` : `${bytes / MIB}MiB`;
+  return bytes >= 1024 * GIB ? `${bytes / 1024 / GIB}TiB` : bytes >= GIB ? `${bytes / GIB}GiB` : `${bytes / MIB}MiB`;
 }
 
 /** An ext4 file system with files that are installed here: programs, libraries, documents. */
@@ -102,9 +105,9 @@ async function installedFiles(bytes: number): Promise<string[]> {
     const entries = await readdir(source, { recursive: true, withFileTypes: true });
     const paths = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
     for (const path of paths.sort().slice(0, filesMax)) {
-      const { size } = await stat(path);
-      if (size > left) continue;
-      left -= size;
+      const blocksBytes = Math.ceil((await stat(path)).size / BLOCK_BYTES) * BLOCK_BYTES;
+      if (blocksBytes > left) continue;
+      left -= blocksBytes;
       files.push(path.slice(1));
     }
   }
@@ -128,7 +131,10 @@ export async function incompressible(lab: Lab, sizeBytes: number): Promise<Input
 /** A file of the input's content as another kind of disk, by qemu-img. */
 export async function converted(lab: Lab, from: Input, format: 'vhdx' | 'fixed vhd'): Promise<Input> {
   const ending = format === 'vhdx' ? 'vhdx' : 'vhd';
-  const options = format === 'vhdx' ? ['-O', 'vhdx'] : ['-O', 'vpc', '-o', 'subformat=fixed,force_size=on'];
+  const options =
+    format === 'vhdx'
+      ? ['-O', 'vhdx', '-o', `block_size=${BLOCK_OF_HYPERV_BYTES}`]
+      : ['-O', 'vpc', '-o', 'subformat=fixed,force_size=on'];
   const name = `${from.path.slice(lab.inputs.length + 1)}.${ending}`;
   const path = await made(lab, name, async (file) => {
     await run([needTool('qemu-img'), 'convert', '-q', '-f', 'raw', ...options, from.path, file]);
@@ -144,29 +150,27 @@ export async function emptyVhdx(lab: Lab, sizeBytes: number): Promise<Input> {
   return { path, sizeBytes, recipe: `empty dynamic VHDX of ${sizeName(sizeBytes)}` };
 }
 
-/** The content of `from` in 64 pieces, spread evenly over a much larger raw file. */
+/** The content of `from` in pieces of a block of Hyper-V, spread evenly over a much larger raw file. */
 export async function spread(lab: Lab, from: Input, sizeBytes: number): Promise<Input> {
-  const PIECES = 64;
+  const pieces = from.sizeBytes / BLOCK_OF_HYPERV_BYTES;
   const name = `spread-${sizeName(from.sizeBytes)}-over-${sizeName(sizeBytes)}.raw`;
   const path = await made(lab, name, (path) =>
     writing(path, async (file) => {
       await file.truncate(sizeBytes);
       const source = await open(from.path);
-      const pieceBytes = from.sizeBytes / PIECES;
-      const piece = Buffer.alloc(pieceBytes);
-      for (let i = 0; i < PIECES; i += 1) {
-        await source.read(piece, 0, pieceBytes, i * pieceBytes);
-        await file.write(piece, 0, pieceBytes, i * (sizeBytes / PIECES));
+      const piece = Buffer.alloc(BLOCK_OF_HYPERV_BYTES);
+      for (let i = 0; i < pieces; i += 1) {
+        await source.read(piece, 0, piece.byteLength, i * piece.byteLength);
+        await file.write(piece, 0, piece.byteLength, i * (sizeBytes / pieces));
       }
       await source.close();
     }),
   );
-  return { path, sizeBytes, recipe: `${from.recipe}, in ${PIECES} pieces over ${sizeName(sizeBytes)}` };
+  return { path, sizeBytes, recipe: `${from.recipe}, in ${pieces} pieces over ${sizeName(sizeBytes)}` };
 }
 
 /** Where a share of the 4 KiB blocks of a disk lie that are written anew: anywhere, none twice, the same each time. */
 export function scatteredBlocks(sizeBytes: number, share: number): readonly number[] {
-  const BLOCK_BYTES = 4 * KIB;
   const blocks = sizeBytes / BLOCK_BYTES;
   const wanted = Math.round(blocks * share);
   const chosen = new Set<number>();
@@ -179,7 +183,7 @@ export function scatteredBlocks(sizeBytes: number, share: number): readonly numb
 /** Writes new random bytes over blocks of 4 KiB. */
 export async function overwrite(path: string, offsets: readonly number[]): Promise<void> {
   const file = await open(path, 'r+');
-  const block = Buffer.alloc(4 * KIB);
+  const block = Buffer.alloc(BLOCK_BYTES);
   for (const offset of offsets) await file.write(randomFillSync(block), 0, block.byteLength, offset);
   await file.close();
 }
