@@ -54,7 +54,7 @@ describe('killed at every failpoint', () => {
   const names = FAILPOINT_NAMES.filter((name) => !ELSEWHERE.includes(name));
 
   it.each(layouts('sealed'))('the first copy resumes, layout %s', { timeout: 300_000 }, async (layout) => {
-    const lineage = await Lineage.begin({ url, layout, seed: 1, diskMib: 40 });
+    const lineage = await Lineage.begin({ url, layout, seed: 1, diskMib: 20 });
     try {
       for (const name of names.filter((n) => !LATER_ONLY.includes(n))) {
         const killed = await crashAt(lineage, 'protect', name, 1);
@@ -70,7 +70,7 @@ describe('killed at every failpoint', () => {
   });
 
   it.each(layouts('raw'))('a resync resumes, layout %s', { timeout: 300_000 }, async (layout) => {
-    const lineage = await Lineage.begin({ url, layout, seed: 2, diskMib: 40 });
+    const lineage = await Lineage.begin({ url, layout, seed: 2, diskMib: 20 });
     try {
       expect((await lineage.run('protect')).result.code).toBe(0);
       await lineage.check();
