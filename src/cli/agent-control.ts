@@ -11,6 +11,7 @@ import {
 import type { Context, GlobalOptions, Start } from './context.ts';
 import { EXIT } from './exit-codes.ts';
 import { count, formatBytes, formatDuration, formatTime } from './format.ts';
+import { gatewayLines } from './gateway-lines.ts';
 import { withExample } from './options.ts';
 
 interface Options extends GlobalOptions {
@@ -92,11 +93,12 @@ function addNamed(
   add(agent, start, verb, summary, body, true);
 }
 
-function statusLines({ home, config, startedMs, machines, groups }: AgentStatus): string[] {
+function statusLines({ home, config, startedMs, machines, groups, gateway }: AgentStatus): string[] {
   return [
     `agent of ${home}, ${config}, since ${formatTime(startedMs)}, ${count(machines.length, 'machine')}`,
     ...machines.flatMap(machineLines),
     ...groups.flatMap(groupLines),
+    ...(gateway ? gatewayLines(gateway) : []),
   ];
 }
 

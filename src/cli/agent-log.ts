@@ -33,6 +33,10 @@ function levelOf(event: AgentEvent): Level {
     case 'group-failed':
     case 'store-failed':
       return 'warn';
+    case 'gateway':
+      return event.what === 'started' ? 'info' : event.what === 'upload-failed' ? 'warn' : 'error';
+    case 'gateway-health':
+      return event.level === 'critical' ? 'error' : event.level === 'warning' ? 'warn' : 'info';
     case 'operation-started':
       return 'debug';
     case 'health-changed':
@@ -83,6 +87,12 @@ function textOf(event: AgentEvent): string {
       return `group ${event.group}: no common moment: ${event.message}`;
     case 'group-notice':
       return `group ${event.group}: ${event.message}`;
+    case 'gateway':
+      return `gateway ${event.what}${event.place === undefined ? '' : ` ${event.place}`}: ${event.message}`;
+    case 'gateway-health': {
+      const [worst] = event.findings;
+      return `gateway: ${event.level}${worst ? `: ${worst.cause}; ${worst.action}` : ''}`;
+    }
     case 'config-refused':
       return `the configuration is refused: ${event.message}`;
     case 'config-reloaded':

@@ -73,11 +73,16 @@ export function referenceOf(name: string, options: FromOptions): ReplicaReferenc
 /** What the operations run with. Credentials are read from the environment here and nowhere below. */
 export function sessionOf(context: Context, options: TransferOptions = {}): Session {
   const connectionString = process.env['AZURE_STORAGE_CONNECTION_STRING'];
+  const tokenFile = process.env['BLOCKFERRY_GATEWAY_TOKEN_FILE'];
+  const caFile = process.env['BLOCKFERRY_GATEWAY_CA'];
   const { workers, lanes, bandwidth } = options;
   return {
     ports: context.ports,
     home: context.home,
-    environment: connectionString ? { connectionString } : {},
+    environment: {
+      ...(connectionString ? { connectionString } : {}),
+      ...(tokenFile ? { gateway: { tokenFile, ...(caFile ? { caFile } : {}) } } : {}),
+    },
     signal: context.signal,
     onEvent: (event) => tellItemEvent(event, context),
     ...(workers === undefined ? {} : { workers }),

@@ -9,6 +9,7 @@ const RETRY_AFTER_MS = 5_000;
 export interface CacheSpaceOptions {
   readonly directory: string;
   readonly limitBytes: number;
+  readonly lowSpace: 'act' | 'tell';
   readonly files: FileSystem;
   readonly rule: SpaceRule;
   readonly usedBytes: () => number;
@@ -26,12 +27,12 @@ export class CacheSpace {
    * free stops it too. @throws STORE_THROTTLED
    */
   async admit(isFirst: boolean): Promise<void> {
-    const { limitBytes, usedBytes } = this.#options;
+    const { limitBytes, lowSpace, usedBytes } = this.#options;
     const used = usedBytes();
     if (isFirst && used >= limitBytes)
       throw full(`its cache holds ${used} of ${limitBytes} bytes`, { used, limitBytes });
     const { freeBytes, totalBytes, verdict } = await this.volume();
-    if (verdict !== 'stop') return;
+    if (verdict !== 'stop' || lowSpace === 'tell') return;
     throw full(`the volume of its cache has ${freeBytes} of ${totalBytes} bytes free`, { freeBytes, totalBytes });
   }
 

@@ -41,12 +41,12 @@ export class Gateway {
     const { config, ports } = options;
     const gateway = new Gateway(options, await Clients.load(config.clients, ports.files));
     const tls = await readTls(config, ports.files);
-    const { directory, limitBytes } = config.cache;
+    const { directory } = config.cache;
     await ports.files.makeDirectory(directory);
     const lock = await ports.lock(directory, `the cache ${directory}`);
     try {
       const space = new CacheSpace({
-        ...{ directory, limitBytes, files: ports.files, rule: options.spaceRule },
+        ...{ ...config.cache, files: ports.files, rule: options.spaceRule },
         usedBytes: () => replicas.usedBytes(),
       });
       const admit = (isFirst: boolean): Promise<void> => space.admit(isFirst);

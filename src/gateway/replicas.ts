@@ -128,6 +128,7 @@ export class Replicas {
       ...{ store, spool, lanes, ports },
       retry: new Retry({ clock, random, policy: UPLOAD_POLICY }),
       onRoot: (bytes, etag) => view.rootIsThere(bytes, etag),
+      onAnswered: () => view.storeAnswered(),
       onSent: (bytes, elapsedMs) => forecast.sent(bytes, elapsedMs),
       onFailure: ({ code, message }) => onEvent({ type: 'upload-failed', place, code, message }),
       onRefused: (refused, reason) => onEvent({ type: 'refused', place, directory: refused, reason }),

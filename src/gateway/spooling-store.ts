@@ -85,7 +85,11 @@ export class SpoolingStore implements Store {
   rootIsThere(bytes: Uint8Array, etag: string): void {
     this.#root = { hash: sha256(bytes), etag };
     this.#kept.set(ROOT_KEY, this.#root.hash);
-    this.#answered();
+  }
+
+  /** It is not away: from now on it is asked. */
+  storeAnswered(): void {
+    this.#awayUntilMs = Number.NEGATIVE_INFINITY;
   }
 
   prepare(options?: CallOptions): Promise<void> {
@@ -273,7 +277,7 @@ export class SpoolingStore implements Store {
       return asSeen(key, seen, maxBytes);
     }
     if (!isKept) return there;
-    this.#answered();
+    this.storeAnswered();
     await this.#keep(key, there?.bytes);
     if (key !== ROOT_KEY || !there) return there;
     this.#root = { hash: sha256(there.bytes), etag: there.etag };
@@ -306,10 +310,6 @@ export class SpoolingStore implements Store {
 
   #barrier(): Promise<void> {
     return this.#options.uploader.drained(BARRIER_MS);
-  }
-
-  #answered(): void {
-    this.#awayUntilMs = Number.NEGATIVE_INFINITY;
   }
 
   #inRootTurn<T>(work: () => Promise<T>): Promise<T> {

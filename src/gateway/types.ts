@@ -14,7 +14,12 @@ export interface GatewayConfig {
   readonly listen: { readonly host: string; readonly port: number };
   /** PEM files; without them plain HTTP, on the loopback only. */
   readonly tls?: { readonly certificate: string; readonly key: string };
-  readonly cache: { readonly directory: string; readonly limitBytes: number };
+  readonly cache: {
+    readonly directory: string;
+    readonly limitBytes: number;
+    /** `tell`: a volume that is full is told, and fills on. */
+    readonly lowSpace: 'act' | 'tell';
+  };
   readonly stores: readonly { readonly name: string; readonly url: string }[];
   readonly clients: readonly GatewayClientConfig[];
 }

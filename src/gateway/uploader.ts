@@ -30,6 +30,8 @@ export interface UploaderOptions {
   readonly ports: SpoolPorts;
   /** The root that is at the store now. */
   readonly onRoot: (bytes: Uint8Array, etag: string) => void;
+  /** The store answered, well or with a refusal. */
+  readonly onAnswered: () => void;
   readonly onSent: (bytes: number, elapsedMs: number) => void;
   readonly onFailure: (failure: UploadFailure) => void;
   readonly onRefused: (directory: string, reason: string) => void;
@@ -113,6 +115,7 @@ export class Uploader {
       if (!write || signal.aborted) break;
       try {
         await this.#upload(write, signal);
+        this.#options.onAnswered();
         await ports.failpoint('gateway.after-upload');
         await spool.settled(write);
         this.#failure = undefined;
@@ -180,7 +183,8 @@ export class Uploader {
   }
 
   async #refuse(error: BlockferryError): Promise<void> {
-    const { spool, onRefused } = this.#options;
+    const { spool, onAnswered, onRefused } = this.#options;
+    onAnswered();
     onRefused(await spool.refuse(), error.message);
     this.#failure = undefined;
     for (const { reject } of this.#waiters.splice(0)) reject(error);

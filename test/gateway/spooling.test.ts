@@ -200,11 +200,13 @@ describe('a root of somebody else at the store', () => {
   it('ends the queue: it is kept aside and told, and the store is the view again', async () => {
     const etag = await firstRoot();
     line.isCut = true;
+    expect(await rootAt(client)).toBe(1);
     await cycle(3, await cycle(2, etag));
     const there = await direct.get('root', 1000);
     await direct.put('root', filled(100, 99), { ifMatch: there!.etag });
     line.isCut = false;
     await until(async () => lab.events.some(({ type }) => type === 'refused'));
+    // At once, though the store was away a moment ago.
     expect(await rootAt(client)).toBe(99);
     expect(await settled()).toBe(99);
     expect(await rootAt(direct)).toBe(99);

@@ -68,7 +68,7 @@ export class GatewayLab {
       config: {
         listen: { host: '127.0.0.1', port: this.#port },
         ...(tls ? { tls } : {}),
-        cache: { directory: this.cacheDirectory, limitBytes: 1 << 30, ...cache },
+        cache: { directory: this.cacheDirectory, limitBytes: 1 << 30, lowSpace: 'act', ...cache },
         stores: [{ name: 'main', url }],
         clients: [{ name: 'one', tokenFile: this.tokenFile, may }],
       },

@@ -40,14 +40,40 @@ export function parseMoment(text: string): number {
   throw new RangeError(`"${text}" is no moment; write for example 2026-12-01T22:00:00Z or 2026-12-01T23:00:00+01:00`);
 }
 
-/** `HOST:PORT` on the loopback; whoever reads there needs no password. @throws RangeError */
-export function parseLoopback(text: string): { readonly host: string; readonly port: number } {
+export interface Address {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** `HOST:PORT`. @throws RangeError */
+export function parseAddress(text: string): Address {
   const match = /^(?:\[([0-9a-f:]+)\]|([^:[\]]+)):(\d{1,5})$/i.exec(text);
   const host = match?.[1] ?? match?.[2] ?? '';
   const port = Number(match?.[3]);
-  if (!match || port > 65_535) throw new RangeError(`"${text}" is no address; write for example 127.0.0.1:9464`);
-  if (host === '::1' || host === 'localhost' || /^127\.\d+\.\d+\.\d+$/.test(host)) return { host, port };
+  if (match && port <= 65_535) return { host, port };
+  throw new RangeError(`"${text}" is no address; write for example 127.0.0.1:9464`);
+}
+
+/** Whether a host is this machine, and nobody else can reach it. */
+export function isLoopback(host: string): boolean {
+  return host === '::1' || host === 'localhost' || /^127\.\d+\.\d+\.\d+$/.test(host);
+}
+
+/** `HOST:PORT` on the loopback; whoever reads there needs no password. @throws RangeError */
+export function parseLoopback(text: string): Address {
+  const address = parseAddress(text);
+  if (isLoopback(address.host)) return address;
+  const { host } = address;
   throw new RangeError(`"${host}" is not the loopback; use 127.0.0.1 or ::1, and a proxy with a password for others`);
+}
+
+/** URL of a store, without secrets in it. @throws RangeError */
+export function parseStoreUrl(text: string): string {
+  if (text.includes('?')) throw new RangeError('it carries a SAS; use connection-string-file, or a managed identity');
+  if (/^(?:(?:gateway\+)?https?|file):\/\/./.test(text) && URL.canParse(text)) return text;
+  throw new RangeError(
+    `"${text}" is no URL of a store, such as file:///DIR or https://ACCOUNT.blob.core.windows.net/CONTAINER/PREFIX`,
+  );
 }
 
 /** Of a machine or a group; it names files. */

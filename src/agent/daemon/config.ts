@@ -21,9 +21,17 @@ import {
 } from '../policy/index.ts';
 import { LANES_MAX } from '../transfer-limits.ts';
 import type { KeySource } from '../types.ts';
+import { readGateway } from './config-gateway.ts';
 import { checkMembers, groupOf, type ReadGroup, readAppConsistent, readGroups } from './config-groups.ts';
 import { type ConfigMap, type ConfigValue, readConfigText } from './config-reader.ts';
-import { durationBetween, parseDuration, parseLoopback, parseMoment, parseName } from './config-values.ts';
+import {
+  durationBetween,
+  parseDuration,
+  parseLoopback,
+  parseMoment,
+  parseName,
+  parseStoreUrl,
+} from './config-values.ts';
 import { type AgentConfig, type FailbackConfig, LOG_LEVELS, type MachineConfig } from './types.ts';
 import { PLACES_MIN } from './work-places.ts';
 
@@ -36,6 +44,9 @@ const AGENT_KEYS = [
   'metrics',
   'log',
   'connection-string-file',
+  'gateway-token-file',
+  'gateway-ca',
+  'gateway',
   'defaults',
   'machines',
   'groups',
@@ -95,7 +106,10 @@ function readAgent(map: ConfigMap, path: string): AgentConfig {
   const groups = readGroups(map.get('groups'));
   const home = map.get('home')?.parse((text) => resolve(directory, text));
   const metrics = map.get('metrics')?.parse(parseLoopback);
-  const connectionStringFile = map.get('connection-string-file')?.parse((text) => resolve(directory, text));
+  const file = (key: string): string | undefined => map.get(key)?.parse((text) => resolve(directory, text));
+  const connectionStringFile = file('connection-string-file');
+  const [gatewayTokenFile, gatewayCaFile] = [file('gateway-token-file'), file('gateway-ca')];
+  const gateway = readGateway(map.get('gateway'), directory);
   return {
     path,
     ...(home === undefined ? {} : { home }),
@@ -106,6 +120,9 @@ function readAgent(map: ConfigMap, path: string): AgentConfig {
     ...(metrics === undefined ? {} : { metrics }),
     log: map.get('log')?.oneOf(LOG_LEVELS) ?? 'info',
     ...(connectionStringFile === undefined ? {} : { connectionStringFile }),
+    ...(gatewayTokenFile === undefined ? {} : { gatewayTokenFile }),
+    ...(gatewayCaFile === undefined ? {} : { gatewayCaFile }),
+    ...(gateway ? { gateway } : {}),
     machines: readMachines(map, setting, groups),
     groups: groups.map(({ config }) => config),
   };
@@ -114,7 +131,8 @@ function readAgent(map: ConfigMap, path: string): AgentConfig {
 function readMachines(map: ConfigMap, setting: Setting, groups: readonly ReadGroup[]): readonly MachineConfig[] {
   const defaults = map.get('defaults')?.map(SHARED_KEYS, SECRETS);
   const machines: MachineConfig[] = [];
-  const list = map.need('machines');
+  // A gateway may have no machine of its own.
+  const list = map.get('gateway') ? map.get('machines') : map.need('machines');
   const values = list?.list(MACHINES_MAX) ?? [];
   if (list && values.length === 0) list.fail('names no machine');
   for (const value of values) {
@@ -169,7 +187,7 @@ function readMachine(own: ConfigMap, map: ConfigMap, setting: Setting, groups: r
 function readStores(value: ConfigValue | undefined): Pick<MachineConfig, 'url' | 'also'> {
   const stores: string[] = [];
   for (const each of value?.list(STORES_MAX) ?? []) {
-    const url = each.parse(parseUrl);
+    const url = each.parse(parseStoreUrl);
     if (url !== undefined && stores.includes(url)) each.fail(`names ${url} twice`);
     if (url !== undefined) stores.push(url);
   }
@@ -281,14 +299,6 @@ function readLanes(value: ConfigValue | undefined): MachineConfig['lanes'] {
   const min = map?.get('min')?.integer(1, LANES_MAX) ?? Math.min(4, max);
   if (min > max) value?.fail(`asks for at least ${min} and at most ${max}`);
   return { min: Math.min(min, max), max };
-}
-
-function parseUrl(text: string): string {
-  if (text.includes('?')) throw new RangeError('it carries a SAS; use connection-string-file, or a managed identity');
-  if (/^(?:https?|file):\/\/./.test(text) && URL.canParse(text)) return text;
-  throw new RangeError(
-    `"${text}" is no URL of a store, such as file:///DIR or https://ACCOUNT.blob.core.windows.net/CONTAINER/PREFIX`,
-  );
 }
 
 function parseListen(text: string): string {

@@ -4,6 +4,7 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { BlockferryError } from '../../errors.ts';
+import { addGatewayMetrics } from './metrics-gateway.ts';
 import type { AgentStatus, MachineStatus } from './types.ts';
 
 const HEALTH_LEVELS = { normal: 0, warning: 1, critical: 2 } as const;
@@ -138,8 +139,9 @@ export class MetricsServer {
   static async listen(
     address: { readonly host: string; readonly port: number },
     status: () => AgentStatus,
+    nowMs: () => number,
   ): Promise<MetricsServer> {
-    const registry = await registryOf(status);
+    const registry = await registryOf(status, nowMs);
     const server = createServer((request, response) => void answer(registry, request, response));
     server.requestTimeout = REQUEST_MS_MAX;
     server.headersTimeout = REQUEST_MS_MAX;
@@ -175,7 +177,7 @@ export class MetricsServer {
 
 type Registry = InstanceType<typeof import('prom-client').Registry>;
 
-async function registryOf(status: () => AgentStatus): Promise<Registry> {
+async function registryOf(status: () => AgentStatus, nowMs: () => number): Promise<Registry> {
   const { collectDefaultMetrics, Counter, Gauge, Registry } = await import('prom-client');
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
@@ -200,6 +202,7 @@ async function registryOf(status: () => AgentStatus): Promise<Registry> {
       this.set(status().machines.length);
     },
   });
+  if (status().gateway) addGatewayMetrics(registry, Gauge, status, nowMs);
   return registry;
 }
 

@@ -11,6 +11,7 @@ import { agentSocketPath } from './control-protocol.ts';
 import { AgentControlServer } from './control-server.ts';
 import { AgentEngine, type ConfigChanges } from './engine.ts';
 import { EventStreams } from './event-streams.ts';
+import { GatewayKeeper } from './gateway-keeper.ts';
 import { MetricsServer } from './metrics.ts';
 import { followOperations, groupOperations, machineOperations } from './operations.ts';
 import type { OperateOptions, OperatorReports, OperatorRequests } from './operator-verbs.ts';
@@ -20,6 +21,7 @@ import { TrackerKeepers } from './tracker-keepers.ts';
 import type {
   AgentConfig,
   AgentEvent,
+  AgentHappening,
   AgentProcesses,
   AgentStatus,
   GroupConfig,
@@ -98,6 +100,7 @@ class RunningAgent implements Agent {
   readonly #trackers: TrackerKeepers;
   readonly #operators: Operators;
   #metrics: MetricsServer | undefined;
+  #gateway: GatewayKeeper | undefined;
   readonly #streams: EventStreams = new EventStreams();
   readonly #stop: AbortController = new AbortController();
   readonly #startedMs: number;
@@ -133,12 +136,17 @@ class RunningAgent implements Agent {
 
   /** Listens, then runs until it is stopped; what was started by then ends with it. */
   async start(release: () => Promise<void>): Promise<void> {
-    const { ports, signal } = this.#options;
-    const { metrics } = this.#config;
-    if (metrics) this.#metrics = await MetricsServer.listen(metrics, () => this.status());
+    const { ports, environment, signal } = this.#options;
+    const { metrics, gateway } = this.#config;
+    const tell = (happening: AgentHappening): void => this.#engine.tell(happening);
     try {
+      const { shares } = this.#engine;
+      if (gateway) this.#gateway = await GatewayKeeper.start({ config: gateway, ports, environment, shares, tell });
+      const nowMs = (): number => ports.clock.nowMs();
+      if (metrics) this.#metrics = await MetricsServer.listen(metrics, () => this.status(), nowMs);
       await this.#control.listen(agentSocketPath(this.#home), ports.files);
     } catch (error) {
+      await this.#gateway?.close();
       await this.#metrics?.close();
       throw error;
     }
@@ -155,6 +163,7 @@ class RunningAgent implements Agent {
       config: this.#config.path,
       startedMs: this.#startedMs,
       ...(this.#metrics ? { metrics: this.#metrics.url } : {}),
+      ...(this.#gateway ? { gateway: this.#gateway.status } : {}),
       machines: this.#engine.status(),
       groups: this.#engine.groups(),
     };
@@ -168,6 +177,7 @@ class RunningAgent implements Agent {
     try {
       const next = config ?? (await readConfig(this.#config.path, this.#options.ports));
       checkProcesses(next, this.#options.processes);
+      await this.#gateway?.reconfigure(next.gateway);
       const changes = await this.#engine.apply(next);
       this.#config = next;
       this.#trackers.keep(next.machines);
@@ -218,6 +228,7 @@ class RunningAgent implements Agent {
     } finally {
       await this.#operators.close();
       await this.#trackers.close();
+      await this.#gateway?.close();
       this.#streams.close();
       await this.#control.close();
       await this.#metrics?.close();
@@ -277,10 +288,12 @@ function checkProcesses({ machines, groups, path }: AgentConfig, processes: Agen
 }
 
 async function environmentOf(
-  { connectionStringFile: path }: AgentConfig,
-  environment: Session['environment'],
+  { connectionStringFile: path, gatewayTokenFile, gatewayCaFile }: AgentConfig,
+  outer: Session['environment'],
   { files }: Ports,
 ): Promise<Session['environment']> {
+  const gateway = gatewayOf(gatewayTokenFile ?? outer.gateway?.tokenFile, gatewayCaFile ?? outer.gateway?.caFile);
+  const environment = { ...outer, ...gateway };
   if (path === undefined) return environment;
   const bytes = await files.readSmall(path, KEY_FILE_BYTES_MAX);
   if (bytes) return { ...environment, connectionString: Buffer.from(bytes).toString('utf8').trim() };
@@ -288,4 +301,8 @@ async function environmentOf(
     facts: { source: path },
     hint: 'connection-string-file names a file with the connection string of the storage account',
   });
+}
+
+function gatewayOf(tokenFile: string | undefined, caFile: string | undefined): Pick<Session['environment'], 'gateway'> {
+  return tokenFile === undefined ? {} : { gateway: { tokenFile, ...(caFile === undefined ? {} : { caFile }) } };
 }

@@ -4,6 +4,7 @@
  */
 import type { Compression } from '../../chunker/index.ts';
 import type { ErrorCode } from '../../errors.ts';
+import type { GatewayConfig } from '../../gateway/index.ts';
 import type { Layout } from '../../replica/index.ts';
 import type { Finding, ItemFacts, LifeStateName } from '../life/index.ts';
 import type {
@@ -15,6 +16,7 @@ import type {
   StatisticsJson,
 } from '../policy/index.ts';
 import type { ApplyReport, KeySource, MirrorReport, ShipReport, SyncReport } from '../types.ts';
+import type { AgentGatewayStatus, GatewayFinding } from './gateway-health.ts';
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -34,6 +36,11 @@ export interface AgentConfig {
   readonly metrics?: { readonly host: string; readonly port: number };
   readonly log: LogLevel;
   readonly connectionStringFile?: string;
+  /** What lets this agent in at a gateway. */
+  readonly gatewayTokenFile?: string;
+  readonly gatewayCaFile?: string;
+  /** What it is for others. */
+  readonly gateway?: GatewayConfig;
   readonly machines: readonly MachineConfig[];
   readonly groups: readonly GroupConfig[];
 }
@@ -312,7 +319,15 @@ export type AgentHappening =
       /** From now on its machines ship by themselves. */
       readonly isApart: boolean;
     })
-  | (OfGroup & { readonly type: 'group-notice'; readonly code: string; readonly message: string });
+  | (OfGroup & { readonly type: 'group-notice'; readonly code: string; readonly message: string })
+  /** `place`: of the replica behind the gateway that it is about. */
+  | {
+      readonly type: 'gateway';
+      readonly what: 'started' | 'upload-failed' | 'refused' | 'fault';
+      readonly place?: string;
+      readonly message: string;
+    }
+  | { readonly type: 'gateway-health'; readonly level: HealthLevel; readonly findings: readonly GatewayFinding[] };
 
 export type AgentEvent = AgentHappening & { readonly timeMs: number };
 
@@ -365,6 +380,7 @@ export interface AgentStatus {
   readonly startedMs: number;
   /** URL of the metrics. */
   readonly metrics?: string;
+  readonly gateway?: AgentGatewayStatus;
   readonly machines: readonly MachineStatus[];
   readonly groups: readonly GroupStatus[];
 }
