@@ -12,6 +12,7 @@
 import { createHash } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { SparseBytes } from './sparse-bytes.ts';
 
 /** What was asked, by the name of the operation, and how many bytes came with it. */
@@ -279,8 +280,8 @@ function send(
   response.end(headOnly === undefined ? body : undefined);
 }
 
-/** Serves an account on a free port of the loopback. */
-export async function startDiscardingServer(): Promise<DiscardingServer> {
+/** Serves an account on a free port of the loopback. With `answerAfterMs` it is as far away as that. */
+export async function startDiscardingServer({ answerAfterMs = 0 } = {}): Promise<DiscardingServer> {
   const blobs = new Blobs();
   const requests = new Map<string, number>();
   let [bodyBytes, underWay, atOnce] = [0, 0, 0];
@@ -307,6 +308,7 @@ export async function startDiscardingServer(): Promise<DiscardingServer> {
       const name = decodeURIComponent(url.pathname.split('/').slice(2).join('/'));
       const { bytes: body, lengthBytes } = await bodyOf(request, isKept(operation, name));
       bodyBytes += lengthBytes;
+      if (answerAfterMs > 0) await sleep(answerAfterMs);
       const found = /^bytes=(\d+)-(\d*)$/.exec(header('x-ms-range') ?? header('range') ?? '');
       const range = found ? ([Number(found[1]), Number(found[2] || Number.MAX_SAFE_INTEGER)] as const) : undefined;
       const blob = blobs.at(name);
