@@ -1,5 +1,5 @@
 /**
- * The gateway of an agent: started and ended with it, with its part of the agent's lanes and bandwidth, looked at every few seconds so
+ * The gateway of an agent: started and ended with it, with its part of the agent's lanes and bandwidth, looked at every second so
  * that status and metrics can be told at any moment.
  */
 import { BlockferryError } from '../../errors.ts';
@@ -13,7 +13,7 @@ import { type AgentGatewayStatus, gatewayHealth } from './gateway-health.ts';
 import type { ActiveShare, Shares } from './shares.ts';
 import type { AgentHappening } from './types.ts';
 
-const LOOK_MS = 2_000;
+const LOOK_MS = 1_000;
 
 export interface GatewayKeeperOptions {
   readonly config: GatewayConfig;
