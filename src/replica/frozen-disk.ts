@@ -28,6 +28,8 @@ export interface ReadAccess {
   readonly lanes: Lanes;
   readonly ports: Pick<Ports, 'random'>;
   readonly signal: AbortSignal;
+  /** Bytes between two pieces of a base that are fetched along, instead of another request. */
+  readonly gapBytes?: number;
 }
 
 /** Chunks with what the store holds of them. */
@@ -67,12 +69,14 @@ export class FrozenDisk {
   readonly #layout: BaseLayout;
   readonly #lanes: Lanes;
   readonly #signal: AbortSignal;
+  readonly #gapBytes: number;
 
   constructor(replica: Replica, disk: number, state: DiskState, access: ReadAccess) {
     this.description = replica.description.disks[disk]!;
     this.#replica = replica;
     this.#state = state;
-    const { lanes, ports, signal } = access;
+    const { lanes, ports, signal, gapBytes = GAP_BYTES_MAX } = access;
+    this.#gapBytes = gapBytes;
     this.#lanes = lanes;
     this.#signal = signal;
     this.#layout = new BaseLayout(this.description);
@@ -139,7 +143,7 @@ export class FrozenDisk {
       at.set(want, used);
       used += want.lengthBytes;
     }
-    const fetched = plan(wanted).map(async (fetch) => {
+    const fetched = plan(wanted, this.#gapBytes).map(async (fetch) => {
       const bytes = await this.#read(fetch);
       for (const want of fetch.wanted) {
         const start = want.offset - fetch.offset;
@@ -191,13 +195,13 @@ export async function committed(
 }
 
 /** Joins pieces that lie close together into requests of at most one Put Page's size. */
-function plan(wanted: readonly Wanted[]): readonly Fetch[] {
+function plan(wanted: readonly Wanted[], gapBytes: number): readonly Fetch[] {
   const fetches: Fetch[] = [];
   for (const want of wanted) {
     const last = fetches.at(-1);
     const gap = last && last.segment === want.segment ? want.offset - (last.offset + last.lengthBytes) : Number.NaN;
     const joined = last ? want.offset + want.lengthBytes - last.offset : Number.NaN;
-    if (last && gap >= 0 && gap <= GAP_BYTES_MAX && joined <= PAGE_WRITE_BYTES_MAX) {
+    if (last && gap >= 0 && gap <= gapBytes && joined <= PAGE_WRITE_BYTES_MAX) {
       last.lengthBytes = joined;
       last.wanted.push(want);
     } else {

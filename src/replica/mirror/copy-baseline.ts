@@ -6,7 +6,7 @@
  * pages, and so on; the caller commits the baseline. What an interrupted run left in doubt is cleared first, so that comparing finds it.
  */
 import { createHash } from 'node:crypto';
-import { bytesEqual, MIB } from '../../bytes.ts';
+import { bytesEqual, KIB, MIB } from '../../bytes.ts';
 import { chunkCount, entryAt, isZeroEntry } from '../../chunker/index.ts';
 import { fromWire, throwIfAborted } from '../../errors.ts';
 import type { Ports } from '../../ports.ts';
@@ -29,6 +29,9 @@ import type { Copied } from './plan.ts';
 
 /** What an interrupted run copies twice. */
 const WINDOW_BYTES: number = 128 * MIB;
+
+/** Between sites a byte costs more than a request: compressed slots leave gaps that are nearly as long as they are. */
+const GAP_BYTES: number = 4 * KIB;
 
 export interface CopySetup {
   readonly committer: Committer;
@@ -103,7 +106,7 @@ class BaselineCopy {
     const { source, baseline, access, signal, windowBytes = WINDOW_BYTES } = this.#setup;
     const { tree } = this.#live[disk]!;
     const firstChunk = disk === this.#start.disk ? this.#start.cursor : 0;
-    const frozen = new FrozenDisk(source, disk, baseline.disks[disk]!, access);
+    const frozen = new FrozenDisk(source, disk, baseline.disks[disk]!, { ...access, gapBytes: GAP_BYTES });
     // A root names these as suspect by now. Below the cursor nothing is in doubt.
     for (const { from, to } of this.#start.suspect.filter((range) => range.disk === disk)) {
       const run = { from: Math.max(from, firstChunk), to };
