@@ -79,10 +79,13 @@ function portsWith(state: Faults): Ports {
       open: async (path, mode) => {
         const file = await real.files.open(path, mode);
         if (!path.endsWith('.hrl')) return file;
+        const fault = (code: string): Error => Object.assign(new Error(`${code}: write`), { code });
         return through(file, {
-          write: (bytes, position) => {
-            if (state.logError === undefined) return file.write(bytes, position);
-            return Promise.reject(Object.assign(new Error(`${state.logError}: write`), { code: state.logError }));
+          write: (bytes, position) =>
+            state.logError === undefined ? file.write(bytes, position) : Promise.reject(fault(state.logError)),
+          writeNow: (bytes, position) => {
+            if (state.logError !== undefined) throw fault(state.logError);
+            file.writeNow!(bytes, position);
           },
         });
       },

@@ -53,6 +53,8 @@ const ELSEWHERE: readonly FailpointName[] = [
   ...(['lay.after-write', 'lay.after-sync'] as const),
   ...(['planned.after-stop', 'planned.after-proof', 'commit.after-tracking'] as const),
   ...(['gateway.after-staging', 'gateway.after-queue', 'gateway.after-upload'] as const),
+  ...(['mirror.after-intent', 'mirror.after-slots', 'mirror.after-pages', 'mirror.after-snapshots'] as const),
+  'mirror.after-log',
 ];
 
 /** More than one part of a shipped log has, and not what half of a disk is. */

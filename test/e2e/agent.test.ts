@@ -12,7 +12,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import type { AgentStatus } from '../../src/index.ts';
 import { records, runCli } from '../cli/support.ts';
 import { type RunningAgent, startAgentProcess } from '../support/agent.ts';
-import { type Azurite, startAzurite } from '../support/azurite.ts';
+import { type Azurite, freePort, startAzurite } from '../support/azurite.ts';
 import { missingTool } from '../support/tools.ts';
 import { qemuIo } from '../support/tracker.ts';
 
@@ -194,7 +194,17 @@ test('an operator pauses, resumes, retries, resyncs, and watches', async () => {
 
 test('what Prometheus scrapes is what the manual says, and nothing of it is to be had from elsewhere', async () => {
   const it = await lab(['vm'], ['machines:']);
-  await it.write(['machines:', ...machine('vm', `file://${it.directory}/store`, 'every: 1s')]);
+  const store = `file://${it.directory}/store`;
+  await it.write([
+    'gateway:',
+    `  listen: 127.0.0.1:${await freePort()}`,
+    '  cache: { directory: cache, limit: 1GiB, low-space: tell }',
+    `  stores: [{ name: here, to: '${store}' }]`,
+    "  clients: [{ name: one, token-file: one.token, may: ['here/one'] }]",
+    'machines:',
+    ...machine('vm', store, 'every: 1s'),
+  ]);
+  await writeFile(join(it.directory, 'one.token'), 'one-'.repeat(16));
   const agent = await it.start();
   await agent.untilDone('vm', 'ship', 2);
   const { metrics } = await it.status();
