@@ -40,7 +40,8 @@ export default defineConfig({
     testTimeout: 240_000,
     hookTimeout: 60_000,
     pool: 'forks',
-    maxWorkers: 2,
+    // One more than the processors of a small machine: many tests wait for disks and for other programs.
+    maxWorkers: 3,
     sequence: { sequencer: LongestFirst },
     coverage: { include: ['src/**'], reporter: ['text-summary', 'html'] },
   },

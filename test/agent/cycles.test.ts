@@ -26,7 +26,7 @@ vi.mock('../../src/workers/pool.ts', async () => ({
   WorkerPool: (await import('../support/in-process-pool.ts')).InProcessPool,
 }));
 
-const SCHEDULES = numberFromEnvironment('BLOCKFERRY_SCHEDULES', 200);
+const SCHEDULES = numberFromEnvironment('BLOCKFERRY_SCHEDULES', 100);
 const SECTOR = 512;
 const SIZES = [1024 * 1024, 640 * 1024 + SECTOR];
 

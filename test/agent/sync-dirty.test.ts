@@ -13,7 +13,7 @@ vi.mock('../../src/workers/pool.ts', async () => ({
   WorkerPool: (await import('../support/in-process-pool.ts')).InProcessPool,
 }));
 
-const SEEDS = numberFromEnvironment('BLOCKFERRY_CASES', 200);
+const SEEDS = numberFromEnvironment('BLOCKFERRY_CASES', 100);
 /** Rounds with one replica, before a new one is made. */
 const ROUNDS = 10;
 /** Chunks of the first disk: few, or of which scattered ones are more than a window takes. The last one is short. */
