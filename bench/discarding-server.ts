@@ -223,6 +223,8 @@ class Blobs {
     if (range) headers['content-range'] = `bytes ${first}-${last}/${sizeBytes}`;
     if (header('x-ms-range-get-content-md5') === 'true')
       headers['content-md5'] = createHash('md5').update(body).digest('base64');
+    if (header('x-ms-range-get-content-crc64') === 'true')
+      headers['x-ms-content-crc64'] = crc64(body).toString('base64');
     return { status: range ? 206 : 200, headers, body };
   }
 

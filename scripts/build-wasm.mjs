@@ -1,36 +1,42 @@
 /**
- * Compiles src/chunker/lz4.as.ts to WebAssembly and writes it as src/chunker/lz4-code.ts, which is checked in: whoever
- * installs or builds blockferry needs no compiler. A test compiles once more and compares.
+ * Compiles every AssemblyScript source (*.as.ts) to WebAssembly and writes it beside its source as *-code.ts, which is checked in:
+ * whoever installs or builds blockferry needs no compiler. A test compiles once more and compares.
  *
  *     node scripts/build-wasm.mjs
  */
 import { readFile, writeFile } from 'node:fs/promises';
+import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import asc from 'assemblyscript/asc';
 
-const source = fileURLToPath(new URL('../src/chunker/lz4.as.ts', import.meta.url));
-const target = fileURLToPath(new URL('../src/chunker/lz4-code.ts', import.meta.url));
+const ROOT = new URL('../', import.meta.url);
+/** Paths without `.as.ts`, with the features that they need. */
+export const SOURCES = [
+  { path: 'src/chunker/lz4', features: ['simd'] },
+  { path: 'src/transport/crc64', features: [] },
+];
 
-/** The module that `lz4-code.ts` has to be. */
-export async function compileLz4() {
-  const text = await readFile(source, 'utf8');
+/** The TypeScript that holds the module made of a source. */
+export async function compile({ path, features }) {
+  const name = basename(path);
+  const text = await readFile(new URL(`${path}.as.ts`, ROOT), 'utf8');
+  const enabled = features.flatMap((feature) => ['--enable', feature]);
   let code;
   const { error, stderr } = await asc.main(
     [
-      'lz4.ts',
+      `${name}.ts`,
       '--outFile',
-      'lz4.wasm',
+      'out.wasm',
       '-O3',
       '--noAssert',
       '--runtime',
       'stub',
-      '--enable',
-      'simd',
       '--initialMemory',
       '4',
+      ...enabled,
     ],
     {
-      readFile: (name) => (name === 'lz4.ts' ? text : null),
+      readFile: (asked) => (asked === `${name}.ts` ? text : null),
       writeFile: (_name, bytes) => {
         code = bytes;
       },
@@ -39,7 +45,10 @@ export async function compileLz4() {
   );
   if (error) throw new Error(stderr.toString(), { cause: error });
   const base64 = Buffer.from(code).toString('base64');
-  return `/** The WebAssembly of lz4.as.ts as base64, made by scripts/build-wasm.mjs. */\nexport const LZ4_CODE: string =\n  '${base64}';\n`;
+  const constant = `${name.toUpperCase()}_CODE`;
+  return `/** The WebAssembly of ${name}.as.ts as base64, made by scripts/build-wasm.mjs. */\nexport const ${constant}: string =\n  '${base64}';\n`;
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) await writeFile(target, await compileLz4());
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  for (const source of SOURCES) await writeFile(new URL(`${source.path}-code.ts`, ROOT), await compile(source));
+}

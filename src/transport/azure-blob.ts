@@ -7,7 +7,6 @@
  *
  * `getPageRanges` of the SDK is never used: it returns counts that are one too small and only the first segment.
  */
-import { createHash } from 'node:crypto';
 import type { ContainerClient, PageBlobClient, PageBlobRequestConditions } from '@azure/storage-blob';
 import { asBuffer } from '../bytes.ts';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
@@ -25,6 +24,7 @@ import type {
   ReadOptions,
   WriteGuard,
 } from './store.ts';
+import { checksumOf } from './transport-checksum.ts';
 
 function guardConditions(guard: WriteGuard): PageBlobRequestConditions {
   const sequence = { ifSequenceNumberEqualTo: guard.fence };
@@ -81,12 +81,12 @@ export class AzurePageBlob implements PageBlob {
   async write(bytes: Uint8Array, offset: number, guard: WriteGuard, options?: CallOptions): Promise<void> {
     checkWrite(this.key, offset, bytes.byteLength, await this.#size(options));
     const body = asBuffer(bytes);
-    const md5 = this.#settings.transportChecksum === 'md5' ? createHash('md5').update(body).digest() : undefined;
+    const checksum = checksumOf(this.#settings.transportChecksum, body);
     await this.#attempt(`Put Page at offset ${offset}`, body.byteLength, options, (abortSignal) =>
       this.#client.uploadPages(body, offset, body.byteLength, {
         abortSignal,
         conditions: guardConditions(guard),
-        ...(md5 === undefined ? {} : { transactionalContentMD5: md5 }),
+        ...checksum,
       }),
     );
   }
@@ -257,7 +257,7 @@ export class AzurePageBlob implements PageBlob {
   }
 
   async #readPiece(into: Buffer, offset: number, options: ReadOptions | undefined): Promise<void> {
-    const checksum = this.#settings.transportChecksum === 'md5';
+    const { transportChecksum: checksum } = this.#settings;
     const request = { subject: this.key, operation: `Get Blob at offset ${offset}` };
     await attempt(this.#settings, request, into.byteLength, options, async (abortSignal) => {
       const { sizeBytes } = await getRange(this.#at(options?.snapshot), request, into, offset, {

@@ -69,6 +69,10 @@ const BY_SERVICE_CODE: Readonly<Record<string, Verdict>> = {
     code: 'STORE_AUTHENTICATION',
     hint: 'the firewall of the storage account refuses this network, or the SAS does not cover it',
   },
+  FeatureNotSupported: {
+    code: 'STORE_REFUSED',
+    hint: 'emulators know no CRC-64: with the account devstoreaccount1 blockferry sends them MD5 instead',
+  },
   AccountIsDisabled: { code: 'STORE_REFUSED', hint: 'the storage account is disabled' },
   MemoryExtentStoreAtSizeLimit: { code: 'STORE_FULL', hint: 'the emulator has reached its --extentMemoryLimit' },
 };

@@ -4,7 +4,6 @@
  * The service cuts a range at the end of the blob without an error, the SDK reports whatever arrived: length, place and
  * checksum are compared here.
  */
-import { createHash } from 'node:crypto';
 import type { BlobClient } from '@azure/storage-blob';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { PAGE_WRITE_BYTES_MAX } from '../limits.ts';
@@ -13,6 +12,7 @@ import { collect, discard } from './azure-body.ts';
 import { damagedTransfer, type Request } from './azure-errors.ts';
 import { beyondEnd, checkObjectSize } from './page-rules.ts';
 import type { ObjectReadOptions } from './store.ts';
+import { checksumAsked, checksumHolds, type TransportChecksum } from './transport-checksum.ts';
 
 /** An emulator says `bytes 0--1/0` of an empty object, where the service answers 416. */
 const CONTENT_RANGE = /^bytes (\d+)-(-?\d+)\/(\d+)$/;
@@ -20,8 +20,8 @@ const HTTP_RANGE_NOT_SATISFIABLE = 416;
 
 export interface RangeRequest {
   readonly abortSignal: AbortSignal;
-  /** Ask for an MD5 and compare it; the service has one for up to 4 MiB. */
-  readonly checksum: boolean;
+  /** Asked for and compared; the service has one for up to 4 MiB. */
+  readonly checksum: TransportChecksum;
   /** The version to read; any if absent. */
   readonly etag?: string | undefined;
 }
@@ -46,7 +46,7 @@ export async function getRange(
   const answer = await client.download(offset, into.byteLength, {
     abortSignal,
     maxRetryRequests: 0,
-    rangeGetContentMD5: checksum,
+    ...checksumAsked(checksum),
     ...(etag === undefined ? {} : { conditions: { ifMatch: etag } }),
   });
   const end = offset + into.byteLength;
@@ -63,8 +63,7 @@ export async function getRange(
   if (got !== into.byteLength || last !== end - 1) {
     throw damagedTransfer(request, `${got} of ${into.byteLength} bytes arrived`);
   }
-  const md5 = (): Buffer => createHash('md5').update(into).digest();
-  if (checksum && !md5().equals(answer.contentMD5 ?? new Uint8Array())) {
+  if (!checksumHolds(checksum, into, answer)) {
     throw damagedTransfer(request, `the checksum of ${into.byteLength} bytes does not match`);
   }
   return { sizeBytes: size, etag: answer.etag };
@@ -85,7 +84,7 @@ export async function readObject(
     const piece = into.subarray(done, done + PAGE_WRITE_BYTES_MAX);
     const at = offset + done;
     const request = { subject: key, operation: `Get Blob at offset ${at}` };
-    const checksum = settings.transportChecksum === 'md5';
+    const { transportChecksum: checksum } = settings;
     const found = await attempt(settings, request, piece.byteLength, options, (abortSignal) =>
       getRange(client, request, piece, at, { abortSignal, checksum, etag }),
     ).catch((error: unknown) => {

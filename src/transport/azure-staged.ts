@@ -8,13 +8,13 @@
  *
  * The service has no call that drops uncommitted blocks; it drops them after a week, or with the next commit.
  */
-import { createHash } from 'node:crypto';
 import type { BlockBlobClient } from '@azure/storage-blob';
 import { asBuffer } from '../bytes.ts';
 import type { Random } from '../ports.ts';
 import { type AzureSettings, attempt } from './azure-attempt.ts';
 import { StagedParts } from './staged-parts.ts';
 import type { CallOptions, StagedObject } from './store.ts';
+import { checksumOf } from './transport-checksum.ts';
 
 const STAGING_ID_BYTES = 16;
 /** Of one block in the XML of a list. */
@@ -38,12 +38,12 @@ export class AzureStagedObject implements StagedObject {
   async put(index: number, bytes: Uint8Array, options?: CallOptions): Promise<void> {
     this.#parts.check(index, bytes.byteLength);
     const body = asBuffer(bytes);
-    const md5 = this.#settings.transportChecksum === 'md5' ? createHash('md5').update(body).digest() : undefined;
+    const checksum = checksumOf(this.#settings.transportChecksum, body);
     const request = { subject: this.#key, operation: `Put Block ${index}` };
     await attempt(this.#settings, request, body.byteLength, options, (abortSignal) =>
       this.#client.stageBlock(this.#blockId(index), body, body.byteLength, {
         abortSignal,
-        ...(md5 === undefined ? {} : { transactionalContentMD5: md5 }),
+        ...checksum,
       }),
     );
     this.#parts.stored(index, body.byteLength);

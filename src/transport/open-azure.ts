@@ -80,7 +80,7 @@ export async function openAzure(url: URL, options: OpenStoreOptions): Promise<St
   const settings: AzureSettings = {
     clock: options.ports.clock,
     timeoutMs: options.attemptTimeoutMs ?? ATTEMPT_TIMEOUT_MS,
-    transportChecksum: options.transportChecksum ?? 'md5',
+    transportChecksum: options.transportChecksum ?? (address.account === EMULATOR_ACCOUNT ? 'md5' : 'crc64'),
   };
   const shown = address.prefix === '' ? target : `${target}/${address.prefix}`;
   return new AzureStore({ container, prefix: address.prefix, url: shown, settings, random: options.ports.random });

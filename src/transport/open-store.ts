@@ -7,6 +7,7 @@ import type { Ports } from '../ports.ts';
 import { FolderStore } from './folder-store.ts';
 import type { Store } from './store.ts';
 import { folderOf, URL_FORMS, usage } from './store-url.ts';
+import type { TransportChecksum } from './transport-checksum.ts';
 
 /** What the caller found in its environment; the library looks at none. */
 export interface StoreEnvironment {
@@ -26,7 +27,8 @@ export interface OpenStoreOptions {
   /** Any credential for Azure tokens. Without it DefaultAzureCredential, loaded when it is needed. */
   readonly credential?: TokenCredential;
   readonly attemptTimeoutMs?: number;
-  readonly transportChecksum?: 'md5' | 'none';
+  /** Default `crc64`, of the emulator's account `md5`. */
+  readonly transportChecksum?: TransportChecksum;
 }
 
 /**

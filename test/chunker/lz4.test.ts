@@ -2,7 +2,6 @@ import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { compressSync, uncompressSync } from 'lz4-napi';
 import { describe, expect, it } from 'vitest';
-import { compileLz4 } from '../../scripts/build-wasm.mjs';
 import { Lz4Compressor } from '../../src/chunker/lz4.ts';
 import { noise, prose } from './support.ts';
 
@@ -54,11 +53,6 @@ function expectTail(block: Buffer): void {
 }
 
 describe('LZ4 in WebAssembly', () => {
-  it('is what the compiler makes of its source', async () => {
-    const code = readFileSync(new URL('../../src/chunker/lz4-code.ts', import.meta.url), 'utf8');
-    expect(code).toBe(await compileLz4());
-  });
-
   it('makes blocks that the native library opens, whatever stands in them', () => {
     const run = fc.tuple(fc.uint8Array({ minLength: 1, maxLength: 40 }), fc.integer({ min: 1, max: 400 }));
     const pieces = fc.array(run, { maxLength: 60 });

@@ -7,6 +7,7 @@ import { inspect } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type BlockferryError, type ErrorCode, toWire } from '../../src/errors.ts';
 import { nodePorts } from '../../src/host/index.ts';
+import { crc64 } from '../../src/transport/crc64.ts';
 import { mayStillApply, openStore, type PageBlob, type Store } from '../../src/transport/index.ts';
 import { freePort } from '../support/azurite.ts';
 import { type Answer, type ScriptedServer, serviceError, startScriptedServer } from '../support/scripted-server.ts';
@@ -54,6 +55,10 @@ async function known(): Promise<void> {
   server.requests.length = 0;
 }
 
+function checksum(bytes: Uint8Array): string {
+  return crc64(bytes).toString('base64');
+}
+
 async function failure(work: Promise<unknown>): Promise<BlockferryError> {
   return await work.then(
     () => {
@@ -67,6 +72,8 @@ describe('answers of the service', () => {
   const rows: readonly [number, string, ErrorCode, boolean, boolean][] = [
     // status, service code, our code, retryable, may still apply
     [400, 'Md5Mismatch', 'STORE_CORRUPT_TRANSFER', true, false],
+    [400, 'Crc64Mismatch', 'STORE_CORRUPT_TRANSFER', true, false],
+    [500, 'FeatureNotSupported', 'STORE_REFUSED', false, false],
     [400, 'InvalidHeaderValue', 'STORE_REFUSED', false, false],
     [401, 'NoAuthenticationInformation', 'STORE_AUTHENTICATION', false, false],
     [403, 'AuthenticationFailed', 'STORE_AUTHENTICATION', false, false],
@@ -226,8 +233,9 @@ describe('what is sent', () => {
       'x-ms-page-write': 'update',
       'x-ms-if-sequence-number-eq': '1',
       'x-ms-lease-id': '6c1a5b1e-0d53-4d5c-9a53-2f1d7f1f0a01',
-      'content-md5': createHash('md5').update(memory.subarray(512, 1536)).digest('base64'),
+      'x-ms-content-crc64': checksum(memory.subarray(512, 1536)),
     });
+    expect(request?.headers['content-md5']).toBeUndefined();
   });
 
   it('nothing above 4 MiB, across the end or off 512 is sent at all', async () => {
@@ -270,7 +278,7 @@ describe('what is sent', () => {
     for (const [i, request] of [a, b, c].entries()) {
       const part = bytes.subarray(i * 1024, (i + 1) * 1024);
       expect(request?.body.equals(part)).toBe(true);
-      expect(request?.headers['content-md5']).toBe(createHash('md5').update(part).digest('base64'));
+      expect(request?.headers['x-ms-content-crc64']).toBe(checksum(part));
     }
     const latest = [...list!.body.toString().matchAll(/<Latest>([^<]*)<\/Latest>/g)].map(([, id]) => id);
     expect(latest).toEqual(ids);
@@ -303,13 +311,12 @@ describe('what is sent', () => {
 
 describe('what is received', () => {
   const body = filled(4096, 7);
-  const contentMd5 = createHash('md5').update(body).digest('base64');
 
   function part(headers: Readonly<Record<string, string>> = {}): Answer {
     return {
       status: 206,
       body,
-      headers: { 'content-md5': contentMd5, 'content-range': `bytes 0-4095/${8 * MIB}`, ...headers },
+      headers: { 'x-ms-content-crc64': checksum(body), 'content-range': `bytes 0-4095/${8 * MIB}`, ...headers },
     };
   }
 
@@ -317,8 +324,9 @@ describe('what is received', () => {
     await known();
     server.script.push(part());
     expect(Buffer.from(await blob.read(0, 4096)).equals(body)).toBe(true);
-    expect(server.requests[0]?.headers['x-ms-range-get-content-md5']).toBe('true');
-    for (const headers of [{ 'content-md5': createHash('md5').digest('base64') }, { 'content-md5': '' }]) {
+    expect(server.requests[0]?.headers).toMatchObject({ 'x-ms-range-get-content-crc64': 'true' });
+    expect(server.requests[0]?.headers['x-ms-range-get-content-md5']).not.toBe('true');
+    for (const headers of [{ 'x-ms-content-crc64': checksum(Buffer.alloc(4096)) }, { 'x-ms-content-crc64': '' }]) {
       server.script.push(part(headers));
       const error = await failure(blob.read(0, 4096));
       expect(error).toMatchObject({ code: 'STORE_CORRUPT_TRANSFER', retryable: true });
@@ -341,9 +349,12 @@ describe('what is received', () => {
   it('a large read is one request per 4 MiB', async () => {
     await known();
     const half = filled(4 * MIB, 1);
-    const md5 = createHash('md5').update(half).digest('base64');
     for (const range of ['bytes 0-4194303/8388608', 'bytes 4194304-8388607/8388608']) {
-      server.script.push({ status: 206, body: half, headers: { 'content-md5': md5, 'content-range': range } });
+      server.script.push({
+        status: 206,
+        body: half,
+        headers: { 'x-ms-content-crc64': checksum(half), 'content-range': range },
+      });
     }
     expect((await blob.read(0, 8 * MIB)).byteLength).toBe(8 * MIB);
     expect(server.requests).toHaveLength(2);
@@ -366,8 +377,8 @@ describe('what is received', () => {
     const size = 4 * MIB + 100;
     const piece = (bytes: Uint8Array, from: number): Answer => {
       const range = `bytes ${from}-${from + bytes.byteLength - 1}/${size}`;
-      const md5 = createHash('md5').update(bytes).digest('base64');
-      return { status: 206, body: bytes, headers: { etag: '"0x7"', 'content-md5': md5, 'content-range': range } };
+      const headers = { etag: '"0x7"', 'x-ms-content-crc64': checksum(bytes), 'content-range': range };
+      return { status: 206, body: bytes, headers };
     };
     const [first, rest] = [piece(filled(4 * MIB, 1), 0), piece(filled(100, 2), 4 * MIB)];
     server.script.push(first, rest);
@@ -453,17 +464,39 @@ describe('what is received', () => {
   });
 });
 
+describe('to an emulator', () => {
+  it('a checksum is an MD5, sent and asked for', async () => {
+    const emulator = `${server.origin}/devstoreaccount1/container`;
+    const pages = (await openStore(emulator, { ports: nodePorts(), attemptTimeoutMs: TIMEOUT_MS })).pages('base');
+    server.script.push(PROPERTIES);
+    const bytes = filled(512, 1);
+    const md5 = createHash('md5').update(bytes).digest('base64');
+    await pages.write(bytes, 0, GUARD);
+    expect(server.requests[1]?.headers).toMatchObject({ 'content-md5': md5 });
+    expect(server.requests[1]?.headers).not.toHaveProperty('x-ms-content-crc64');
+    const range = { 'content-range': 'bytes 0-511/8388608' };
+    server.script.push({ status: 206, body: bytes, headers: { ...range, 'content-md5': md5 } });
+    expect((await pages.read(0, 512))[0]).toBe(1);
+    expect(server.requests[2]?.headers).toMatchObject({ 'x-ms-range-get-content-md5': 'true' });
+    server.script.push({ status: 206, body: filled(512, 2), headers: { ...range, 'content-md5': md5 } });
+    expect(await failure(pages.read(0, 512))).toMatchObject({ code: 'STORE_CORRUPT_TRANSFER' });
+  });
+});
+
 describe('without a transport checksum', () => {
   it('no checksum is computed, asked for or checked', async () => {
     const options = { ports: nodePorts(), attemptTimeoutMs: TIMEOUT_MS, transportChecksum: 'none' } as const;
     const plain = (await openStore(`${server.origin}/account/container?${SAS}`, options)).pages('base');
     server.script.push(PROPERTIES);
     await plain.write(filled(512, 1), 0, GUARD);
-    expect(server.requests[1]?.headers['content-md5']).toBeUndefined();
+    expect(server.requests[1]?.headers).not.toHaveProperty('x-ms-content-crc64');
+    expect(server.requests[1]?.headers).not.toHaveProperty('content-md5');
     server.script.push({ status: 206, body: filled(512, 1), headers: { 'content-range': 'bytes 0-511/8388608' } });
     expect((await plain.read(0, 512))[0]).toBe(1);
+    expect(server.requests[2]?.headers['x-ms-range-get-content-crc64']).not.toBe('true');
     expect(server.requests[2]?.headers['x-ms-range-get-content-md5']).not.toBe('true');
     await (await openStore(`${server.origin}/account/container?${SAS}`, options)).stage('a', 10).put(0, filled(1, 1));
-    expect(server.requests[3]?.headers['content-md5']).toBeUndefined();
+    expect(server.requests[3]?.headers).not.toHaveProperty('x-ms-content-crc64');
+    expect(server.requests[3]?.headers).not.toHaveProperty('content-md5');
   });
 });

@@ -1,0 +1,49 @@
+/**
+ * The checksum of `x-ms-content-crc64`, in WebAssembly (crc64.as.ts): a quarter of the time of an MD5. It finds what lines and
+ * memories do to bytes; it is no protection from people.
+ */
+import { KIB } from '../bytes.ts';
+import { CRC64_CODE } from './crc64-code.ts';
+
+const TABLES_BYTES: number = 32 * KIB;
+const OUTPUT_BYTES = 8;
+const INPUT_OFFSET: number = TABLES_BYTES + OUTPUT_BYTES;
+/** Copied and read while it is in a core's own cache. */
+const PIECE_BYTES: number = 64 * KIB;
+
+/** The library of ES2023 has no types for it. */
+declare const WebAssembly: {
+  readonly Module: new (code: Uint8Array) => object;
+  readonly Instance: new (module: object) => { readonly exports: unknown };
+};
+
+interface Crc64Exports {
+  readonly memory: { readonly buffer: ArrayBuffer };
+  prepare(): void;
+  begin(): void;
+  update(input: number, bytes: number): void;
+  end(output: number): void;
+}
+
+let loaded: { readonly exports: Crc64Exports; readonly memory: Buffer } | undefined;
+
+/** The eight bytes of the checksum in the order in which the header has them. */
+export function crc64(bytes: Uint8Array): Buffer {
+  loaded ??= load();
+  const { exports, memory } = loaded;
+  exports.begin();
+  for (let at = 0; at < bytes.byteLength; at += PIECE_BYTES) {
+    const piece = bytes.subarray(at, at + PIECE_BYTES);
+    memory.set(piece, INPUT_OFFSET);
+    exports.update(INPUT_OFFSET, piece.byteLength);
+  }
+  exports.end(TABLES_BYTES);
+  return Buffer.from(memory.subarray(TABLES_BYTES, INPUT_OFFSET));
+}
+
+function load(): NonNullable<typeof loaded> {
+  const module = new WebAssembly.Module(Buffer.from(CRC64_CODE, 'base64'));
+  const exports = new WebAssembly.Instance(module).exports as Crc64Exports;
+  exports.prepare();
+  return { exports, memory: Buffer.from(exports.memory.buffer) };
+}
