@@ -13,6 +13,7 @@ import { createHash } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { crc64 } from '../src/transport/crc64.ts';
 import { SparseBytes } from './sparse-bytes.ts';
 
 /** What was asked, by the name of the operation, and how many bytes came with it. */
