@@ -19,7 +19,12 @@ function quiet(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
-export function virtualClock(startMs = 1_750_000_000_000): VirtualClock {
+/** The same where nothing is waited for but promises, which are all through before the next tick: many times as fast. */
+export function promisesQuiet(): Promise<void> {
+  return new Promise((resolve) => process.nextTick(resolve));
+}
+
+export function virtualClock(startMs = 1_750_000_000_000, untilQuiet: () => Promise<void> = quiet): VirtualClock {
   const timers: Timer[] = [];
   let nowMs = 0;
 
@@ -70,13 +75,13 @@ export function virtualClock(startMs = 1_750_000_000_000): VirtualClock {
       };
       work.then(done, done);
       for (;;) {
-        await quiet();
+        await untilQuiet();
         if (settled) return await work;
         if (!step()) throw new Error('nothing is left to wait for, and the work has not ended');
       }
     },
     async drain() {
-      do await quiet();
+      do await untilQuiet();
       while (step());
     },
   };

@@ -60,13 +60,11 @@ export class MachineMemory {
   }
 
   async change(change: RecordChange): Promise<void> {
-    const merged = Object.entries({ ...this.#record, ...change }).filter(([, value]) => value !== undefined);
-    this.#record = {
-      ...(Object.fromEntries(merged) as unknown as MachineRecord),
-      statistics: this.#statistics.toJson(),
-    };
+    const merged: Record<string, unknown> = { ...this.#record, ...change, statistics: this.#statistics.toJson() };
+    for (const key of Object.keys(change)) if (merged[key] === undefined) delete merged[key];
+    const record = merged as unknown as MachineRecord;
+    this.#record = record;
     const { name, state } = this.#options;
-    const record = this.#record;
     // One after the other: an older record must not replace a newer one.
     this.#saving = this.#saving.then(() => state.save(name, record)).catch((error: unknown) => this.#told(error));
     await this.#saving;

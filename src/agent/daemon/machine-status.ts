@@ -2,6 +2,7 @@
 import {
   type CycleFigures,
   HEALTH_THRESHOLDS,
+  type Health,
   healthOf,
   type ItemFacts,
   publishedOf,
@@ -39,7 +40,7 @@ export function machineStatus(source: StatusSource): MachineStatus {
     name: config.name,
     state,
     ...(published ? { stateCode: published.code } : {}),
-    health: healthOf(facts, figuresOf(source), { ...HEALTH_THRESHOLDS, rpoMs: config.rpoThresholdMs }),
+    health: machineHealth(source, facts),
     ...(running === undefined ? {} : { running }),
     ...(next ? { next } : {}),
     ...(failure ? { failure } : {}),
@@ -57,6 +58,12 @@ export function machineStatus(source: StatusSource): MachineStatus {
     ...(view.group ? { group: view.group.name } : {}),
     ...(stores.length > 0 ? { also: stores } : {}),
   };
+}
+
+/** Its health alone, which is looked at in every turn. */
+export function machineHealth(source: StatusSource, facts: ItemFacts = factsNow(source)): Health {
+  const { rpoThresholdMs } = source.view.config;
+  return healthOf(facts, figuresOf(source), { ...HEALTH_THRESHOLDS, rpoMs: rpoThresholdMs });
 }
 
 function figuresOf({ view, memory, forecast, stores, space, retention }: StatusSource): CycleFigures {

@@ -10,7 +10,7 @@ import type { ShipReport } from '../types.ts';
 import { type ChildSignal, childSignal, withChildSignal } from './child-signal.ts';
 import { MachineMemory } from './machine-memory.ts';
 import { retryMs } from './machine-record.ts';
-import { machineStatus } from './machine-status.ts';
+import { machineHealth, machineStatus, type StatusSource } from './machine-status.ts';
 import { actionAt, dutyOf, isWindowOpen, lacksTracker, type MachineView, upkeepAt } from './next-turn.ts';
 import { asBlockferryError, contextOf, stopped } from './operation-context.ts';
 import { type Performed, perform } from './perform.ts';
@@ -132,7 +132,11 @@ export class MachineWork {
   }
 
   status(): MachineStatus {
-    return machineStatus({
+    return machineStatus(this.#figures);
+  }
+
+  get #figures(): StatusSource {
+    return {
       view: this.view,
       memory: this.memory,
       forecast: this.#forecast,
@@ -141,7 +145,7 @@ export class MachineWork {
       ...(this.#running?.active ? { running: this.#running.verb, share: this.#running.active.share } : {}),
       ...(this.#space ? { space: this.#space } : {}),
       ...(this.#retention === undefined ? {} : { retention: this.#retention }),
-    });
+    };
   }
 
   /** What is under way ends at its next safe place. */
@@ -349,10 +353,13 @@ export class MachineWork {
 
   async #perform(verb: Exclude<AgentVerb, 'observe'>, context: OperationContext): ReturnType<typeof perform> {
     const { clock } = this.#setup;
+    const run = (): ReturnType<typeof perform> =>
+      perform(verb, this.#operations, context, { view: this.view, memory: this.memory, clock });
+    if (verb !== 'resync') return await run();
     const closing = new AbortController();
-    if (verb === 'resync') this.#stopAtClosing(closing.signal).catch(() => {});
+    this.#stopAtClosing(closing.signal).catch(() => {});
     try {
-      return await perform(verb, this.#operations, context, { view: this.view, memory: this.memory, clock });
+      return await run();
     } finally {
       closing.abort();
     }
@@ -403,7 +410,7 @@ export class MachineWork {
   tellHealth(): void {
     // Before the first look, nothing is known to be well or ill.
     if (!this.#seen && !this.memory.record.failure) return;
-    const { level, findings } = this.status().health;
+    const { level, findings } = machineHealth(this.#figures);
     const told = [level, ...findings.map(({ code }) => code)].join(' ');
     if (told === this.#told || (this.#told === '' && level === 'normal')) return;
     this.#told = told;

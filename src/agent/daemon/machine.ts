@@ -37,7 +37,7 @@ export class Machine {
     const { clock } = this.#setup;
     await this.load();
     while (!signal.aborted) {
-      this.#wake = new AbortController();
+      if (this.#wake.signal.aborted) this.#wake = new AbortController();
       const nowMs = clock.nowMs();
       const turn = nextTurn(this.work.view, nowMs);
       if (turn && turn.dueMs <= nowMs) await this.#takeTurn(signal);

@@ -57,12 +57,13 @@ export function healthOf(
   thresholds: HealthThresholds = HEALTH_THRESHOLDS,
 ): Health {
   const seen: Seen = { facts, state: stateOf(facts), figures, thresholds };
-  const findings = REASON_CODES.flatMap(({ code, severity }): readonly Finding[] => {
+  const findings: Finding[] = [];
+  for (const { code, severity } of REASON_CODES) {
     const reason = CATALOGUE[code];
     const cause = reason.cause(seen);
-    if (cause === undefined) return [];
-    return [{ code, severity, cause, action: reason.next(seen).replaceAll('NAME', facts.item ?? 'NAME') }];
-  });
+    if (cause === undefined) continue;
+    findings.push({ code, severity, cause, action: reason.next(seen).replaceAll('NAME', facts.item ?? 'NAME') });
+  }
   return { level: findings[0]?.severity ?? 'normal', findings };
 }
 

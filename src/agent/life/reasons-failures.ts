@@ -205,6 +205,8 @@ function errorOfReason(seen: Seen, self: Reason): ErrorFacts | undefined {
 /** What is wrong now, before what was wrong at the last try. Disks and schedule count only where these disks are followed. */
 function errorsOf(seen: Seen): readonly ErrorFacts[] {
   const { localError, replicaError, sourceError, lastFailure, tracking } = seen.facts;
+  // Nearly always, and asked for every reason in every turn.
+  if (!(localError || replicaError || sourceError || lastFailure)) return [];
   const ofDisks = isFollowed(seen) ? [sourceError, lastFailure] : [];
   // What tracking knows of a resync is told as that.
   const isTold = (error: ErrorFacts): boolean =>

@@ -5,7 +5,7 @@
 import { abortedError, BlockferryError, type ErrorCode } from '../../../src/errors.ts';
 import type { Clock } from '../../../src/ports.ts';
 import { Dice } from '../../support/dice.ts';
-import { virtualClock } from '../../support/virtual-clock.ts';
+import { promisesQuiet, virtualClock } from '../../support/virtual-clock.ts';
 import { type Capacity, Line } from './line.ts';
 
 /** What can be wrong with the line, the store or a disk. `persons`: only an operator ends it. */
@@ -39,7 +39,7 @@ export class World {
 
   constructor(seed: number, startMs: number, capacity: (nowMs: number) => Capacity) {
     this.dice = new Dice(seed);
-    this.#clock = virtualClock(startMs);
+    this.#clock = virtualClock(startMs, promisesQuiet);
     this.line = new Line(this, capacity);
   }
 
