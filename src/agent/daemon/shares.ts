@@ -77,13 +77,21 @@ export class Shares {
     const places = [...this.#active];
     const wishes = places.map(({ wish }) => ({ wantsMin: wish.lanes.min, wantsMax: wish.lanes.max }));
     const lanes = fairLanes(this.#lanes, wishes);
-    const all = this.#bandwidthBytesPerSecond;
     for (const [i, place] of places.entries()) {
-      const { part } = place.wish;
       place.give({
-        lanes: Math.max(1, Math.floor(lanes[i]! * part)),
-        bandwidthBytesPerSecond: all === undefined ? undefined : Math.max(1, Math.floor((all / places.length) * part)),
+        lanes: Math.max(1, Math.floor(lanes[i]! * place.wish.part)),
+        bandwidthBytesPerSecond: this.#bandwidthOf(place.wish, places),
       });
     }
+  }
+
+  /** An even share; what those that are throttled leave of theirs is given to those that are not. */
+  #bandwidthOf({ part }: ShareWish, places: readonly Place[]): number | undefined {
+    const all = this.#bandwidthBytesPerSecond;
+    if (all === undefined) return undefined;
+    const even = all / places.length;
+    const left = places.reduce((sum, { wish }) => sum + even * (1 - wish.part), 0);
+    const unthrottled = places.filter(({ wish }) => wish.part >= 1).length;
+    return Math.max(1, Math.floor(part < 1 ? even * part : even + left / unthrottled));
   }
 }

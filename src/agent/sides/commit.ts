@@ -9,8 +9,10 @@ import { BlockferryError, type ErrorCode, isBlockferryError } from '../../errors
 import { randomGuid } from '../../guid.ts';
 import type { Ports } from '../../ports.ts';
 import {
+  askPins,
   assertReplicating,
   Committer,
+  collectDropped,
   isNewestState,
   isOwner,
   openReplica,
@@ -73,12 +75,16 @@ async function take(
       const committer = new Committer(replica, 'blockferry', (anchor) => item.saveAnchor(anchor), session.ports);
       // Before anybody is fenced: the disks are there, and can be opened.
       const untouched = await isUntouched(session.ports, record);
+      const given = committer.root;
       const root = await commitRoot(session, item, committer, record, request);
       const goesOn = await beginTracking(session, resting, root, record, state, untouched);
       await session.ports.failpoint('commit.after-tracking');
+      // As any home that replicates: what runs on schedule asks nobody for a key.
+      if (!before) await item.saveMaster(replica.keyring.master);
       await item.save(state);
       await removeFailover(item, session.ports.files);
       if (request.end) await commitEnd(committer, state.side, session.ports);
+      await removeGivenUp(session, replica, given, root);
       return report(item.name, committer.root, record, goesOn);
     } finally {
       await resting.close();
@@ -154,6 +160,19 @@ async function commitRoot(
       await saveFailover(item, { ...record, isCommitting: false }, files);
     }
     throw error;
+  }
+}
+
+/** What only the points that were given up needed. The commit stands whatever becomes of it: the next apply or sync removes the rest. */
+async function removeGivenUp(session: Session, replica: Replica, before: Root, after: Root): Promise<void> {
+  const signal = sessionSignal(session);
+  try {
+    const pins = askPins(replica, session.ports.clock, { signal });
+    await collectDropped(before, after, replica.store, pins, { signal });
+  } catch (error) {
+    if (!isBlockferryError(error) || signal.aborted) throw error;
+    const message = `what the given-up points needed stays until the next apply: ${error.message}`;
+    session.onEvent?.({ type: 'notice', code: 'NOT_COLLECTED', message });
   }
 }
 

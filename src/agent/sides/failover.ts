@@ -31,7 +31,7 @@ function bring(session: Session, reference: ReplicaReference, request: FailoverR
     const planned = request.planned ?? false;
     const point = planned ? stoppedAt(replica) : choosePoint(replica, request.point);
     const where = { outDirectory: request.outDirectory, format: request.format ?? 'vhdx' } as const;
-    return withOutput(session, item, where.outDirectory, () =>
+    return withOutput(session, where.outDirectory, () =>
       request.test
         ? bringForTest(session, item, replica, point, where)
         : failoverToWait(session, item, replica, { kind: 'failover', planned, point, reference }, where),

@@ -3,9 +3,9 @@
  *
  *     sides/          failover.json: held by commit, cancel and failback to their end, by a failover while it notes something
  *     sides/tests/    tests.json
- *     sides/out-…/    one directory that disks are brought back to, for as long as that takes
+ *
+ * A directory that disks are brought back to is held by `.blockferry/` in itself for as long as that takes: another home may name it too.
  */
-import { createHash } from 'node:crypto';
 import { join, resolve } from 'node:path';
 import type { LocalItem } from '../local-state.ts';
 import { withLockAt, withLockSoon } from '../open-item.ts';
@@ -27,15 +27,9 @@ export function withTests<T>(session: Session, item: LocalItem, work: () => Prom
 }
 
 /** @throws ITEM_LOCKED at once: whoever brings disks back to the same directory is not waited for */
-export async function withOutput<T>(
-  { ports }: Session,
-  item: LocalItem,
-  outDirectory: string,
-  work: () => Promise<T>,
-): Promise<T> {
+export async function withOutput<T>({ ports }: Session, outDirectory: string, work: () => Promise<T>): Promise<T> {
   const path = resolve(outDirectory);
-  const name = createHash('sha256').update(path).digest('hex').slice(0, 16);
-  const directory = join(item.directory, 'sides', `out-${name}`);
+  const directory = join(path, '.blockferry');
   await ports.files.makeDirectory(directory);
   const lock = await ports.lock(directory, `bringing back to ${path}`);
   try {

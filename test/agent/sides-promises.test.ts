@@ -1,0 +1,135 @@
+/** Small promises of a change of sides: what is removed, what is kept, who is kept out, and in which order. */
+import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { cancel, commit, failover, failoverPlanned, resync, reverse, track } from '../../src/agent/index.ts';
+import { LocalItem } from '../../src/agent/local-state.ts';
+import { protect } from '../../src/agent/protect.ts';
+import type { KeySource, Session } from '../../src/agent/types.ts';
+import { nodePorts } from '../../src/host/index.ts';
+import type { FileSystem } from '../../src/ports.ts';
+import { generateKeyFile, manifestKey } from '../../src/replica/index.ts';
+import { loadTrackingState, trackingDirectory } from '../../src/tracker/index.ts';
+import { noise } from '../chunker/support.ts';
+import { CHUNK, Lab, STORE_URL } from '../support/replica-lab.ts';
+
+vi.mock('../../src/workers/pool.ts', async () => ({
+  WorkerPool: (await import('../support/in-process-pool.ts')).InProcessPool,
+}));
+
+let lab: Lab;
+let disk: string;
+let keys: readonly KeySource[];
+let other: Session;
+beforeEach(async () => {
+  lab = new Lab();
+  disk = lab.disk('disk.img', noise(6 * CHUNK, 1));
+  const path = join(lab.directory, 'key');
+  await generateKeyFile(path, lab.ports);
+  keys = [{ type: 'key-file', path }];
+  await protect(lab.session, { name: 'web', disks: [disk], url: STORE_URL, chunkBytes: CHUNK, keys });
+  other = { ...lab.session, home: '/memory/other' };
+});
+afterEach(() => lab.close());
+
+const reference = (): { name: string; url: string; keys: readonly KeySource[] } => ({
+  name: 'web',
+  url: STORE_URL,
+  keys,
+});
+const request = () => ({ point: 'latest', outDirectory: join(lab.directory, 'out'), format: 'raw' }) as const;
+
+/** Another recovery point, on a baseline of its own. */
+async function newPoint(seed: number): Promise<void> {
+  const content = Buffer.from(noise(6 * CHUNK, 1));
+  content.set(noise(CHUNK, seed), 2 * CHUNK);
+  lab.disk('disk.img', content);
+  await resync(lab.session, 'web');
+}
+
+it('with a commit the objects of the points that are given up go, and those that are kept restore', async () => {
+  for (const seed of [2, 3]) await newPoint(seed);
+  const snapshots = async (): Promise<number> =>
+    (await (await lab.replica()).store.pages(manifestKey('d0')).snapshots()).length;
+  expect(await snapshots()).toBe(3);
+  await failover(other, reference(), request());
+  await commit(other, 'web');
+  expect(await snapshots()).toBe(1);
+  const outDirectory = join(lab.directory, 'again');
+  expect(await failover(other, { name: 'web' }, { ...request(), outDirectory, test: true })).toMatchObject({
+    item: 'web',
+  });
+});
+
+it('a home that disks were brought back to keeps the master key from the commit on, as any that replicates', async () => {
+  const { disks } = await failover(other, reference(), request());
+  await commit(other, 'web');
+  rmSync(keys[0]!.path);
+  const content = Buffer.from(noise(6 * CHUNK, 1));
+  content.set(noise(CHUNK, 9), 0);
+  writeFileSync(disks[0]!.path, content);
+  expect(await reverse(other, 'web')).toMatchObject({ by: 'compare' });
+});
+
+it('two homes do not bring disks back into one directory at a time, and nothing is left of who did', async () => {
+  const homeOf = (name: string): Session => {
+    const { lock } = nodePorts();
+    return { ...lab.session, home: join(lab.directory, name), ports: { ...lab.ports, lock } };
+  };
+  let second: unknown;
+  lab.onFailpoint = async (name) => {
+    if (name !== 'restore.after-data' || second !== undefined) return;
+    second = 'asked';
+    second = await failover(homeOf('two'), reference(), request()).catch((error: unknown) => error);
+  };
+  await failover(homeOf('one'), reference(), request());
+  expect(second).toMatchObject({ code: 'ITEM_LOCKED' });
+  expect(readdirSync(join(lab.directory, 'out'))).toEqual(['disk.raw']);
+});
+
+it('a guest may write again only when the replica says that its owner goes on', async () => {
+  await failoverPlanned(lab.session, 'web');
+  const isStopped = async (): Promise<boolean> => {
+    const item = new LocalItem(lab.session.home, 'web', lab.ports.files);
+    return (await loadTrackingState(trackingDirectory(item.directory), lab.ports.files))!.stopped ?? false;
+  };
+  const store = fileURLToPath(STORE_URL);
+  const { files } = lab.ports;
+  const refuse = async (path: string): Promise<void> => {
+    if (path.startsWith(store)) throw Object.assign(new Error('as the test says'), { code: 'EACCES' });
+  };
+  const readOnly: FileSystem = {
+    ...files,
+    replace: (path, ...rest) => refuse(path).then(() => files.replace(path, ...rest)),
+    createExclusive: (path, ...rest) => refuse(path).then(() => files.createExclusive(path, ...rest)),
+    rename: (from, to) => refuse(to).then(() => files.rename(from, to)),
+  };
+  const refusing: Session = { ...lab.session, ports: { ...lab.ports, files: readOnly } };
+  expect(await isStopped()).toBe(true);
+  await expect(cancel(refusing, 'web')).rejects.toMatchObject({ area: 'store' });
+  expect(await isStopped()).toBe(true);
+  expect(await cancel(lab.session, 'web')).toMatchObject({ resumed: true });
+  expect(await isStopped()).toBe(false);
+  expect((await lab.replica()).record.root.owner).toMatchObject({ phase: 'replicating' });
+});
+
+it('a tracker serves no disks that another process gave up before it had the item', async () => {
+  const item = new LocalItem(lab.session.home, 'web', lab.ports.files);
+  const ports: Session['ports'] = {
+    ...lab.ports,
+    // Between what it read and the lock that it waits for, a commit of other disks ends.
+    lock: async (directory, what) => {
+      const state = await item.load();
+      if (directory.includes('tracking'))
+        await item.save({ ...state, side: new Uint8Array(state.side.length).fill(7) });
+      return lab.ports.lock(directory, what);
+    },
+  };
+  const served = track({ ...lab.session, ports }, 'web', {}, () => {});
+  await expect(served).rejects.toMatchObject({
+    code: 'ILLEGAL_STATE',
+    message: expect.stringContaining('took over just now'),
+  });
+  expect(existsSync(disk)).toBe(true);
+});
