@@ -91,6 +91,8 @@ export interface FileSystem {
   remove(path: string): Promise<void>;
   /** Removes a directory with all in it; no error if it is not there. */
   removeTree(path: string): Promise<void>;
+  /** Removes a directory if nothing is in it, in one step; false if it stays. */
+  removeEmpty(path: string): Promise<boolean>;
   makeDirectory(path: string): Promise<void>;
   /** Entries in name order; empty if there is no such directory. */
   list(path: string): Promise<readonly DirectoryEntry[]>;
@@ -167,6 +169,8 @@ export type FailpointName = (typeof FAILPOINT_NAMES)[number];
 /** A lock that a process holds; the end of the process releases it too. */
 export interface ProcessLock {
   release(): Promise<void>;
+  /** Releases it, and removes its directory unless something else is in it. */
+  remove(): Promise<void>;
 }
 
 /** All ports together, as the verbs take them. */

@@ -14,6 +14,7 @@ import {
   realpath,
   rename,
   rm,
+  rmdir,
   stat,
   statfs,
   unlink,
@@ -192,6 +193,15 @@ export function nodeFileSystem(): FileSystem {
       }
     },
     removeTree: (path) => rm(path, { recursive: true, force: true }),
+    async removeEmpty(path) {
+      try {
+        await rmdir(path);
+        return true;
+      } catch (error) {
+        if (isCode(error, 'ENOENT', 'ENOTDIR', 'ENOTEMPTY', 'EEXIST')) return false;
+        throw error;
+      }
+    },
     async makeDirectory(path) {
       await mkdir(path, { recursive: true });
     },

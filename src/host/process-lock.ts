@@ -69,18 +69,34 @@ async function removeTemporaries(directory: string, files: FileSystem): Promise<
   }
 }
 
+async function lockNumbers(directory: string, files: FileSystem): Promise<readonly number[]> {
+  const entries = await files.list(directory);
+  return entries.map(({ name }) => Number(NAME.exec(name)?.[1] ?? 0)).filter((n) => n > 0);
+}
+
+async function readHolder(directory: string, number: number, files: FileSystem): Promise<Holder | undefined> {
+  return parseHolder(await files.readSmall(join(directory, `lock-${number}`), HOLDER_BYTES_MAX));
+}
+
+/** Whether a higher lock than ours is there, or a lower one of who lives. */
+async function isHeldByAnother(directory: string, own: number, files: FileSystem): Promise<boolean> {
+  for (const number of await lockNumbers(directory, files)) {
+    if (number > own) return true;
+    if (number === own) continue;
+    const holder = await readHolder(directory, number, files);
+    if (holder && isAlive(holder)) return true;
+  }
+  return false;
+}
+
 /** Takes the lock of `directory`, which must exist, and removes what killed processes left half written there. @throws ITEM_LOCKED if a living process holds it. */
 export async function lockDirectory(directory: string, what: string, files: FileSystem): Promise<ProcessLock> {
   const own: Holder = { host: hostname(), processId: process.pid, started: startTime(process.pid) };
   const ownBytes = Buffer.from(JSON.stringify(own));
   for (;;) {
-    const numbers = (await files.list(directory))
-      .map((entry) => Number(NAME.exec(entry.name)?.[1] ?? 0))
-      .filter((n) => n > 0);
+    const numbers = await lockNumbers(directory, files);
     const highest = Math.max(0, ...numbers);
-    const holder = parseHolder(
-      highest === 0 ? undefined : await files.readSmall(join(directory, `lock-${highest}`), HOLDER_BYTES_MAX),
-    );
+    const holder = highest === 0 ? undefined : await readHolder(directory, highest, files);
     if (holder && isAlive(holder)) {
       throw new BlockferryError('ITEM_LOCKED', `${what} is in use by process ${holder.processId} on ${holder.host}`, {
         facts: { what, processId: holder.processId, host: holder.host },
@@ -89,13 +105,17 @@ export async function lockDirectory(directory: string, what: string, files: File
     }
     const path = join(directory, `lock-${highest + 1}`);
     if (!(await files.createExclusive(path, ownBytes))) continue; // another newcomer was faster: look at it
-    // Holders may have come and gone since the listing, and freed this number again: then a higher one is there.
-    if ((await files.list(directory)).some((entry) => Number(NAME.exec(entry.name)?.[1] ?? 0) > highest + 1)) {
+    // Holders may have come and gone since the listing, and freed this number again, or all of them: then another one is there.
+    if (await isHeldByAnother(directory, highest + 1, files)) {
       await files.remove(path);
       continue;
     }
     for (const n of numbers) await files.remove(join(directory, `lock-${n}`));
     await removeTemporaries(directory, files);
-    return { release: () => files.replace(path, new Uint8Array(0)) };
+    const remove = async (): Promise<void> => {
+      await files.remove(path);
+      await files.removeEmpty(directory);
+    };
+    return { release: () => files.replace(path, new Uint8Array(0)), remove };
   }
 }

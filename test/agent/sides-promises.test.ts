@@ -1,5 +1,5 @@
 /** Small promises of a change of sides: what is removed, what is kept, who is kept out, and in which order. */
-import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
@@ -7,7 +7,7 @@ import { cancel, commit, failover, failoverPlanned, resync, reverse, track } fro
 import { LocalItem } from '../../src/agent/local-state.ts';
 import { protect } from '../../src/agent/protect.ts';
 import type { KeySource, Session } from '../../src/agent/types.ts';
-import { nodePorts } from '../../src/host/index.ts';
+import { lockDirectory, nodePorts } from '../../src/host/index.ts';
 import type { FileSystem } from '../../src/ports.ts';
 import { generateKeyFile, manifestKey } from '../../src/replica/index.ts';
 import { loadTrackingState, trackingDirectory } from '../../src/tracker/index.ts';
@@ -72,19 +72,69 @@ it('a home that disks were brought back to keeps the master key from the commit 
   expect(await reverse(other, 'web')).toMatchObject({ by: 'compare' });
 });
 
-it('two homes do not bring disks back into one directory at a time, and nothing is left of who did', async () => {
-  const homeOf = (name: string): Session => {
-    const { lock } = nodePorts();
-    return { ...lab.session, home: join(lab.directory, name), ports: { ...lab.ports, lock } };
-  };
-  let second: unknown;
+/** A home whose locks are real. */
+const homeOf = (name: string, ports: Partial<Session['ports']> = {}): Session => {
+  const { lock } = nodePorts();
+  return { ...lab.session, home: join(lab.directory, name), ports: { ...lab.ports, lock, ...ports } };
+};
+
+/** What `ask` is answered while a failover into `out` is under way. */
+async function whileBringing(ask: () => Promise<unknown>): Promise<unknown> {
+  let answer: unknown;
   lab.onFailpoint = async (name) => {
-    if (name !== 'restore.after-data' || second !== undefined) return;
-    second = 'asked';
-    second = await failover(homeOf('two'), reference(), request()).catch((error: unknown) => error);
+    if (name !== 'restore.after-data' || answer !== undefined) return;
+    answer = 'asked';
+    answer = await ask().catch((error: unknown) => error);
   };
   await failover(homeOf('one'), reference(), request());
-  expect(second).toMatchObject({ code: 'ITEM_LOCKED' });
+  lab.onFailpoint = undefined;
+  return answer;
+}
+
+it('two homes do not bring disks back into one directory at a time, and nothing is left of who did', async () => {
+  const second = await whileBringing(() => failover(homeOf('two'), reference(), request()));
+  expect(second).toMatchObject({ code: 'ITEM_LOCKED', message: expect.stringContaining(join(lab.directory, 'out')) });
+  expect(readdirSync(join(lab.directory, 'out'))).toEqual(['disk.raw']);
+});
+
+it('nor does a planned failover that brings its disks there as well', async () => {
+  const { outDirectory, format } = request();
+  const { files, lock } = lab.ports;
+  // Its home is in memory; of the output directory the lock is real.
+  const either: Session['ports']['lock'] = (directory, what) =>
+    directory.startsWith(outDirectory) ? lockDirectory(directory, what, files) : lock(directory, what);
+  const session = { ...lab.session, ports: { ...lab.ports, lock: either } };
+  const planned = await whileBringing(() => failoverPlanned(session, 'web', { outDirectory, format }));
+  expect(planned).toMatchObject({ code: 'ITEM_LOCKED' });
+});
+
+it('a failover that is refused leaves no directory that it made, and those that were there', async () => {
+  const full = { ...lab.ports.files, freeBytes: async () => 0 };
+  const session = homeOf('one', { files: full });
+  const outDirectory = join(lab.directory, 'a', 'b', 'out');
+  const refused = { code: 'OUTPUT_FAILED', message: expect.stringContaining('free') };
+  await expect(failover(session, reference(), { ...request(), outDirectory })).rejects.toMatchObject(refused);
+  expect(existsSync(join(lab.directory, 'a'))).toBe(false);
+  mkdirSync(join(lab.directory, 'a'));
+  await expect(failover(session, reference(), { ...request(), outDirectory })).rejects.toMatchObject(refused);
+  expect(readdirSync(join(lab.directory, 'a'))).toEqual([]);
+});
+
+it('what else lies where disks are brought back to stays: a home, and what its owner keeps there', async () => {
+  const home = join(lab.directory, '.blockferry');
+  await failover({ ...homeOf('.blockferry') }, reference(), { ...request(), outDirectory: lab.directory, test: true });
+  expect(readdirSync(home)).toEqual(['items']);
+  expect(existsSync(join(lab.directory, '.blockferry-out'))).toBe(false);
+  expect(existsSync(disk)).toBe(true);
+});
+
+it('a place that takes no lock gets its disks all the same', async () => {
+  const { lock } = nodePorts();
+  const noLinks: Session['ports']['lock'] = async (directory, what) => {
+    if (!directory.endsWith('.blockferry-out')) return lock(directory, what);
+    throw Object.assign(new Error('operation not permitted, link'), { code: 'EPERM' });
+  };
+  expect(await failover(homeOf('one', { lock: noLinks }), reference(), request())).toMatchObject({ item: 'web' });
   expect(readdirSync(join(lab.directory, 'out'))).toEqual(['disk.raw']);
 });
 

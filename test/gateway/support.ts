@@ -24,7 +24,7 @@ export interface LabOptions {
 export function roomyPorts(): Ports {
   const real = nodePorts();
   const files = { ...real.files, freeBytes: async () => 900, volumeBytes: async () => 1000 };
-  return { ...real, files, lock: async () => ({ release: async () => {} }) };
+  return { ...real, files, lock: async () => ({ release: async () => {}, remove: async () => {} }) };
 }
 
 export class GatewayLab {

@@ -1,10 +1,11 @@
 /** One process at a time, through kills and races. */
 import { spawn } from 'node:child_process';
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { lockDirectory, nodeFileSystem } from '../../src/host/index.ts';
+import type { FileSystem, ProcessLock } from '../../src/ports.ts';
 
 const files = nodeFileSystem();
 let directory: string;
@@ -63,6 +64,36 @@ describe('a process lock', () => {
   it('that a crash left half written counts as nobody’s', async () => {
     await writeFile(join(directory, 'lock-1'), '{"host":');
     await (await take()).release();
+  });
+
+  it('goes with its directory where its holder wants that, but not with what others keep there', async () => {
+    const inner = join(directory, 'inner');
+    await mkdir(inner);
+    await (await lockDirectory(inner, 'the test', files)).remove();
+    expect(await readdir(directory)).toEqual([]);
+    await writeFile(join(directory, 'notes'), '');
+    await (await take()).remove();
+    expect(await readdir(directory)).toEqual(['notes']);
+  });
+
+  it('is not taken from who began with the first number again, by whom found the last one dead', async () => {
+    await writeFile(join(directory, 'lock-1'), '');
+    let other: ProcessLock | undefined;
+    const slow: FileSystem = {
+      ...files,
+      async createExclusive(path, bytes) {
+        // Between what it read and what it writes, somebody takes the lock, removes it, and another one begins anew.
+        if (!other) {
+          await (await take()).remove();
+          await mkdir(directory, { recursive: true });
+          other = await take();
+        }
+        return files.createExclusive(path, bytes);
+      },
+    };
+    await expect(lockDirectory(directory, 'the test', slow)).rejects.toMatchObject({ code: 'ITEM_LOCKED' });
+    await expect(take()).rejects.toMatchObject({ code: 'ITEM_LOCKED' });
+    await other!.release();
   });
 
   it('lets exactly one of many newcomers in, whatever their order', async () => {

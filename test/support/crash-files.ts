@@ -210,6 +210,10 @@ export function crashFileSystem(before: ReadonlyMap<string, Uint8Array>, options
       for (const other of [...names.keys()].filter((n) => n.startsWith(`${path}/`))) await files.remove(other);
       directories.delete(path);
     },
+    async removeEmpty(name) {
+      const path = resolve(name);
+      return (await files.list(path)).length === 0 && directories.delete(path);
+    },
     async makeDirectory(path) {
       for (let d = resolve(path); !directories.has(d); d = dirname(d)) directories.add(d);
     },

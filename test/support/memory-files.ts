@@ -189,6 +189,9 @@ export function memoryFileSystem(): MemoryFileSystem {
       for (const p of [...contents.keys()]) if (below(p)) contents.delete(p);
       for (const p of [...directories]) if (below(p)) directories.delete(p);
     },
+    async removeEmpty(path) {
+      return (await this.list(path)).length === 0 && directories.delete(resolve(path));
+    },
     async makeDirectory(path) {
       addParents(join(resolve(path), 'x'));
     },

@@ -40,6 +40,7 @@ function halfInMemory(real: FileSystem): FileSystem {
     rename: (from, to) => side(from).rename(from, to),
     remove: (path) => side(path).remove(path),
     removeTree: (path) => side(path).removeTree(path),
+    removeEmpty: (path) => side(path).removeEmpty(path),
     makeDirectory: (path) => side(path).makeDirectory(path),
     list: (path) => side(path).list(path),
     exists: (path) => side(path).exists(path),
@@ -71,9 +72,13 @@ export class Lab {
 
   constructor() {
     const real = nodePorts();
-    const lock: Ports['lock'] = async () => ({ release: async () => {} });
+    const files = halfInMemory(real.files);
+    const lock: Ports['lock'] = async (directory) => ({
+      release: async () => {},
+      remove: async () => void (await files.removeEmpty(directory)),
+    });
     const failpoint = (name: FailpointName): Promise<void> => this.#hit(name);
-    this.ports = { ...real, files: halfInMemory(real.files), lock, failpoint };
+    this.ports = { ...real, files, lock, failpoint };
     this.session = { ports: this.ports, home: `${MEMORY}/home`, environment: {}, workers: 2 };
   }
 

@@ -24,7 +24,7 @@ export function labPorts(files: FileSystem, clock: VirtualClock, seed: number): 
     clock,
     random: seededRandom(seed),
     failpoint: () => {},
-    lock: async () => ({ release: async () => {} }),
+    lock: async () => ({ release: async () => {}, remove: async () => {} }),
   };
 }
 

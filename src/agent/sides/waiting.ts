@@ -12,7 +12,7 @@ import type { DiskFormat } from '../../vhd/index.ts';
 import type { LocalItem } from '../local-state.ts';
 import type { FailoverReport, KeySource, ReplicaReference, Session } from '../types.ts';
 import { bringBack, outputPaths } from './bring-back.ts';
-import { withSides, withTests } from './lock.ts';
+import { withOutput, withSides, withTests } from './lock.ts';
 import {
   type BroughtDisk,
   type FailoverRecord,
@@ -105,10 +105,12 @@ export async function bringToWait(
   waiting: Waiting,
   where: Where,
 ): Promise<FailoverReport> {
-  const record = await begin(session, item, replica, waiting, where);
-  const report = await bringBack(session, replica, waiting.point, where);
-  await complete(session, item, { ...record, isComplete: true, disks: await stamped(session, record.disks) });
-  return report;
+  return withOutput(session, where.outDirectory, async () => {
+    const record = await begin(session, item, replica, waiting, where);
+    const report = await bringBack(session, replica, waiting.point, where);
+    await complete(session, item, { ...record, isComplete: true, disks: await stamped(session, record.disks) });
+    return report;
+  });
 }
 
 /** Notes what is about to be made, and clears the place of what an unfinished run left there. */
