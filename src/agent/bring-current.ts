@@ -12,7 +12,7 @@ import { assertReplicating, type ChunkRun, outstandingLogs, type SuspectRange } 
 import { type ControlClient, type RestingTracking, resyncEpoch, ServedDisk } from '../tracker/index.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
 import { runApply } from './apply.ts';
-import { type OwnReplica, openOwn, withDisks } from './open-item.ts';
+import { type OwnReplica, reopenOwn, withDisks } from './open-item.ts';
 import { runSync } from './run-sync.ts';
 import { cycle } from './ship.ts';
 import { contentIds, type LogSource, type Tracking } from './tracking.ts';
@@ -41,7 +41,7 @@ export async function bringCurrent(
   assertReplicating(own.replica.record.root, own.state.side);
   const applied = await applyOutstanding(session, own);
   // An apply that failed may have committed what it was about to do.
-  const current = await reopen(session, own);
+  const current = await reopenOwn(session, own);
   // Dirty chunks are what differs from base and all logs: with a log missing in the base they are not all.
   const isWhole = applied === 'done' && outstandingLogs(current.replica.record.root).length === 0;
   const usesRuns = isWhole && !request.full && request.phase === 'resync';
@@ -82,7 +82,7 @@ async function copyServed(
       round === 1
         ? await copyOnce(session, own, client, request, usesRuns)
         : await copyOnce(session, own, client, { phase: 'resync' }, true);
-    own = await reopen(session, own);
+    own = await reopenOwn(session, own);
     try {
       await client.call('end-resync', { heads: own.replica.record.root.disks.map(({ head }) => head) });
       const shipped = await cycle(session, own, logs);
@@ -183,11 +183,6 @@ function nothingToCopy({ replica }: OwnReplica): SyncReport {
   }));
   const { generation } = record.root;
   return { item: description.item, pointId: '', generation, changed: false, disks, elapsedMs: 0 };
-}
-
-/** The item with the root as it is now. */
-function reopen(session: Session, { item, state, replica }: OwnReplica): Promise<OwnReplica> {
-  return openOwn(session, item, state, replica.store);
 }
 
 function freshGuid({ ports }: Session): string {

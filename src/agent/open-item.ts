@@ -11,6 +11,7 @@ import {
   type ReadAccess,
   type RecoveryPoint,
   type Replica,
+  reopenReplica,
   type SaveAnchor,
   WriterSession,
   withPin,
@@ -148,6 +149,12 @@ export async function openOwn(
   return { item, state, replica, leaseId: state.leaseId, saveAnchor: (anchor) => item.saveAnchor(anchor) };
 }
 
+/** The same with the root that is there now. */
+export async function reopenOwn(session: Session, own: OwnReplica): Promise<OwnReplica> {
+  const replica = await reopenReplica(own.replica, { signal: sessionSignal(session) }, await own.item.loadAnchor());
+  return { ...own, replica };
+}
+
 /** Opens a replica by whichever reference. By its URL there is no anchor: its freshness cannot be proven. */
 export async function withReplica<T>(
   session: Session,
@@ -222,6 +229,31 @@ export async function withWorkers<T>(
     return await work(pool);
   } finally {
     await pool.close();
+  }
+}
+
+/** One pool of workers for many steps: made when it is first asked for, and anew where the keys of the replica were changed since. */
+export class KeptWorkers {
+  readonly #session: Session;
+  #keyring: Replica['keyring'] | undefined;
+  #pool: WorkerPool | undefined;
+
+  constructor(session: Session) {
+    this.#session = session;
+  }
+
+  async of(replica: Replica): Promise<WorkerPool> {
+    if (this.#pool && this.#keyring === replica.keyring) return this.#pool;
+    await this.close();
+    const { workers: threads, signal } = this.#session;
+    this.#keyring = replica.keyring;
+    this.#pool = new WorkerPool(workerSetup(replica), { threads, signal });
+    return this.#pool;
+  }
+
+  async close(): Promise<void> {
+    await this.#pool?.close();
+    this.#pool = undefined;
   }
 }
 

@@ -66,14 +66,24 @@ export async function openReplica(
 }
 
 /**
- * The replica with the root, and the keys, that are there now.
- * @throws REPLICA_ROLLED_BACK if that is an older one; REPLICA_ROOT, REPLICA_KEYRING
+ * The replica with the root that is there now, and with the keys where those were changed: one request where they were not.
+ * @throws REPLICA_ROLLED_BACK if that is older than `anchor`, by default than the root that is held; REPLICA_ROOT, REPLICA_KEYRING
  */
-export async function reopenReplica(replica: Replica, options: CallOptions = {}): Promise<Replica> {
-  const { store, keyring, record } = replica;
-  const anchor = { generation: record.root.generation, hash: record.hash };
-  const now = await openReplica(store, { master: keyring.master }, anchor, options);
-  return { ...now, freshness: replica.freshness };
+export async function reopenReplica(
+  replica: Replica,
+  options: CallOptions = {},
+  anchor: Anchor = { generation: replica.record.root.generation, hash: replica.record.hash },
+): Promise<Replica> {
+  const { store, keyring, freshness } = replica;
+  const rooted = await store.get(ROOT_KEY, ROOT_BYTES_MAX, options);
+  if (!rooted) throw notFound(store, ROOT_KEY);
+  const record = decodeRoot(rooted.bytes, keyring.keys.root, ROOT_KEY);
+  checkAnchor(record, anchor, ROOT_KEY);
+  const { description, keyringCounter } = replica.record.root;
+  if (record.root.keyringCounter === keyringCounter && bytesEqual(record.root.description, description)) {
+    return { ...replica, record, rootEtag: rooted.etag };
+  }
+  return { ...(await openReplica(store, { master: keyring.master }, anchor, options)), freshness };
 }
 
 /** What seals and opens the records of one disk. */

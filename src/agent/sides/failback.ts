@@ -33,14 +33,14 @@ import { openDisk, openDiskForWriting, type VirtualDisk } from '../../vhd/index.
 import { runApply } from '../apply.ts';
 import { type ItemState, LocalItem } from '../local-state.ts';
 import {
+  KeptWorkers,
   latestPoint,
   type OwnReplica,
-  openOwn,
   readAccess,
+  reopenOwn,
   sessionSignal,
   withOwn,
   withPinned,
-  withWorkers,
 } from '../open-item.ts';
 import { withReasons } from '../refuse.ts';
 import { trackedItem } from '../tracking.ts';
@@ -61,6 +61,8 @@ interface DiskWork {
   readonly format: ItemState['formats'][number];
   /** Folder of its stage. */
   readonly directory: string;
+  /** The same for all disks and steps. */
+  readonly workers: KeptWorkers;
 }
 
 /**
@@ -118,9 +120,14 @@ async function run(
   const own = await applied(session, first);
   // Pinned to the end: what is staged is caught up from this point, however long the owner takes to stop.
   return withPinned(session, own.replica, latestPoint(own.replica), async (replica, point) => {
-    const works = await diskWorks(session, own, target, request);
-    const staged = await stageAll(session, { ...own, replica }, point, works);
-    return end(session, own, target, request, works, staged, startedMs);
+    const workers = new KeptWorkers(session);
+    try {
+      const works = await diskWorks(session, own, target, request, workers);
+      const staged = await stageAll(session, { ...own, replica }, point, works);
+      return await end(session, own, target, request, works, staged, startedMs);
+    } finally {
+      await workers.close();
+    }
   });
 }
 
@@ -142,7 +149,7 @@ async function end(
   }
   const own = await stopOwner(session, first);
   if (!own) {
-    const pointId = latestPoint((await reopen(session, first)).replica).id;
+    const pointId = latestPoint((await reopenOwn(session, first)).replica).id;
     const disks = works.map((work, i) => diskReport(work, staged[i]));
     return { ...counts, state: 'waiting-for-owner', pointId, disks, elapsedMs: clock.monotonicMs() - startedMs };
   }
@@ -164,9 +171,10 @@ async function diskWorks(
   { item }: OwnReplica,
   { disks, formats }: Target,
   { retention }: FailbackRequest,
+  workers: KeptWorkers,
 ): Promise<readonly DiskWork[]> {
   const directories = await placeStages(item, disks, retention, { home, files });
-  return disks.map((path, disk) => ({ disk, path, format: formats[disk]!, directory: directories[disk]! }));
+  return disks.map((path, disk) => ({ disk, path, format: formats[disk]!, directory: directories[disk]!, workers }));
 }
 
 /** Compares and fetches while the owner runs. */
@@ -219,12 +227,11 @@ async function stageBytes(
   for await (const _ of tree.usedChunks(0, chunkCount(description))) chunks += 1;
   if (chunks * chunkBytes <= freeBytes) return chunks * chunkBytes;
   const signal = sessionSignal(session);
-  return withWorkers(session, replica, (pool) =>
-    withTarget(session, work, async (source) => {
-      const { differingChunks } = await compareDisk({ source, disk, chunkBytes, tree, pool, signal });
-      return differingChunks * chunkBytes;
-    }),
-  );
+  const pool = await work.workers.of(replica);
+  return withTarget(session, work, async (source) => {
+    const { differingChunks } = await compareDisk({ source, disk, chunkBytes, tree, pool, signal });
+    return differingChunks * chunkBytes;
+  });
 }
 
 async function stageOne(session: Session, own: OwnReplica, point: RecoveryPoint, work: DiskWork): Promise<StageCounts> {
@@ -272,12 +279,12 @@ async function endLaying(session: Session, own: OwnReplica, work: DiskWork): Pro
 
 /** The replica once the owner has stopped and all it had is in the base; undefined while an owner elsewhere goes on. */
 async function stopOwner(session: Session, first: OwnReplica): Promise<OwnReplica | undefined> {
-  const own = await reopen(session, first);
+  const own = await reopenOwn(session, first);
   const { root } = own.replica.record;
   const isOurs = isOwner(root, own.state.side);
   if (isOurs && root.owner.phase !== 'synced') await stop(session, own);
   else if (root.owner.phase !== 'synced') return undefined;
-  return applied(session, await reopen(session, own));
+  return applied(session, await reopenOwn(session, own));
 }
 
 /** Lays what differs into all disks, and proves that they are the point's. */
@@ -294,10 +301,9 @@ async function layAll(
   const reports: FailbackDiskReport[] = [];
   for (const [i, work] of works.entries()) {
     const { writtenBytes } = await layOne(session, own, point, work);
-    await withWorkers(session, own.replica, (pool) =>
-      withTarget(session, work, (target) =>
-        proveDisk({ replica: own.replica, point, disk: work.disk, target, pool, access: readAccess(session) }),
-      ),
+    const pool = await work.workers.of(own.replica);
+    await withTarget(session, work, (target) =>
+      proveDisk({ replica: own.replica, point, disk: work.disk, target, pool, access: readAccess(session) }),
     );
     reports.push({ ...diskReport(work, staged[i], caught[i]), writtenBytes });
   }
@@ -334,15 +340,14 @@ async function withStage<T>(
   session: Session,
   { replica }: OwnReplica,
   point: RecoveryPoint,
-  { directory, disk }: DiskWork,
+  { directory, disk, workers }: DiskWork,
   work: (setup: StageSetup) => Promise<T>,
 ): Promise<T> {
   const { ports } = session;
   const stage = await openStage({ directory, replica, disk, files: ports.files });
   try {
-    return await withWorkers(session, replica, (pool) =>
-      work({ stage, replica, point, pool, access: readAccess(session), ports }),
-    );
+    const pool = await workers.of(replica);
+    return await work({ stage, replica, point, pool, access: readAccess(session), ports });
   } finally {
     await stage.close();
   }
@@ -365,11 +370,7 @@ async function withTarget<T>(
 async function applied(session: Session, own: OwnReplica): Promise<OwnReplica> {
   if (outstandingLogs(own.replica.record.root).length === 0) return own;
   await runApply(session, own);
-  return reopen(session, own);
-}
-
-function reopen(session: Session, { item, state, replica }: OwnReplica): Promise<OwnReplica> {
-  return openOwn(session, item, state, replica.store);
+  return reopenOwn(session, own);
 }
 
 function diskReport({ disk, path }: DiskWork, ...counts: readonly (StageCounts | undefined)[]): FailbackDiskReport {

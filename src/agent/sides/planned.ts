@@ -25,8 +25,8 @@ import { LocalItem } from '../local-state.ts';
 import {
   latestPoint,
   type OwnReplica,
-  openOwn,
   readAccess,
+  reopenOwn,
   sessionSignal,
   withDisks,
   withOwn,
@@ -59,7 +59,7 @@ function planned(session: Session, item: LocalItem, request: PlannedRequest): Pr
       await checkPlace(session, item, own.replica.description.disks, { outDirectory, format });
     }
     const proof = hasStopped ? undefined : await stop(session, own);
-    const { replica } = await openOwn(session, item, own.state, own.replica.store);
+    const { replica } = await reopenOwn(session, own);
     const point = latestPoint(replica);
     const stopped = { item: name, pointId: point.id, pointTimeMs: point.timeMs, ...(proof ? { proof } : {}) };
     if (outDirectory === undefined) return stopped;
@@ -73,9 +73,8 @@ function planned(session: Session, item: LocalItem, request: PlannedRequest): Pr
 export async function stop(session: Session, first: OwnReplica): Promise<Proof> {
   assertReplicating(first.replica.record.root, first.state.side);
   const { item, state } = first;
-  const { store, description } = first.replica;
-  const tracked = trackedItem(session, item, state, description);
-  const reopen = (): Promise<OwnReplica> => openOwn(session, item, state, store);
+  const tracked = trackedItem(session, item, state, first.replica.description);
+  const reopen = (): Promise<OwnReplica> => reopenOwn(session, first);
   return withTracking(tracked, async (tracking) => {
     // Most of it goes while the guest still works.
     await shipAll(session, first, tracking);
@@ -106,8 +105,7 @@ async function shipAll(session: Session, own: OwnReplica, tracking: Tracking): P
     await cycle(session, own, tracking.logs);
   } catch (error) {
     if (!isBlockferryError(error, 'RESYNC_REQUIRED')) throw error;
-    const { item, state, replica } = own;
-    await bringCurrent(session, await openOwn(session, item, state, replica.store), tracking, { phase: 'resync' });
+    await bringCurrent(session, await reopenOwn(session, own), tracking, { phase: 'resync' });
   }
 }
 
