@@ -26,8 +26,8 @@ const MATCH_END_BYTES: usize = 5;
 /** In a token: the length goes on in bytes, of which the last is less than 255. */
 const MORE: usize = 15;
 const LITERALS_SHIFT = 4;
-/** A step grows by a byte after each 64 misses in a row, so what does not compress is passed by ever faster. */
-const MISSES_SHIFT = 6;
+/** A step grows by a byte after each 32 misses in a row, so what does not compress is passed by ever faster. */
+const MISSES_SHIFT = 5;
 /** Most that a sequence takes beside its literals and the bytes of its lengths. */
 const SEQUENCE_BYTES: usize = 16;
 
@@ -60,10 +60,10 @@ export function compress(input: usize, inputBytes: usize, output: usize, outByte
       bytes = load<u64>(next);
       slot = slotOf(bytes);
     } while (load<u32>(match) != here || match + DISTANCE_MAX < at);
-    while (at > literals && match > input && load<u8>(at - 1) == load<u8>(match - 1)) {
-      at--;
-      match--;
-    }
+    // Eight bytes back at once, without a branch that nobody can predict; the table lies before the input, so they may be read.
+    const back = min<usize>(min<usize>(at - literals, match - input), <usize>(clz(load<u64>(at - 8) ^ load<u64>(match - 8)) >> 3));
+    at -= back;
+    match -= back;
     const literalBytes = at - literals;
     if (out + SEQUENCE_BYTES + literalBytes + literalBytes / 255 > outEnd) return 0;
     let token = out;
