@@ -103,6 +103,7 @@ class RunningAgent implements Agent {
   #gateway: GatewayKeeper | undefined;
   readonly #streams: EventStreams = new EventStreams();
   readonly #stop: AbortController = new AbortController();
+  #reloading: Promise<unknown> = Promise.resolve();
   readonly #startedMs: number;
   #config: AgentConfig;
 
@@ -173,7 +174,14 @@ class RunningAgent implements Agent {
     return this.#streams.open();
   }
 
-  async reload(config?: AgentConfig): Promise<ConfigChanges> {
+  /** One after the other: a signal and a client may ask at once, and what both would add is there once. */
+  reload(config?: AgentConfig): Promise<ConfigChanges> {
+    const next = this.#reloading.then(() => this.#reload(config));
+    this.#reloading = next.catch(() => {});
+    return next;
+  }
+
+  async #reload(config: AgentConfig | undefined): Promise<ConfigChanges> {
     try {
       const next = config ?? (await readConfig(this.#config.path, this.#options.ports));
       checkProcesses(next, this.#options.processes);

@@ -20,6 +20,8 @@ interface Kept {
 export class TrackerKeepers {
   readonly #options: TrackerKeepersOptions;
   readonly #kept: Map<string, Kept> = new Map();
+  /** Also of machines that a new configuration gives a tracker meanwhile. */
+  readonly #held: Set<string> = new Set();
 
   constructor(options: TrackerKeepersOptions) {
     this.#options = options;
@@ -48,6 +50,8 @@ export class TrackerKeepers {
 
   /** Keeps the tracker of a machine from being started, or lets it be; one that runs is left alone. */
   hold(name: string, isHeld: boolean): void {
+    if (isHeld) this.#held.add(name);
+    else this.#held.delete(name);
     this.#kept.get(name)?.keeper.hold(isHeld);
   }
 
@@ -61,6 +65,7 @@ export class TrackerKeepers {
     const { processes, ...options } = this.#options;
     if (!processes) return;
     const keeper = new TrackerKeeper({ ...options, name, listen, processes });
+    if (this.#held.has(name)) keeper.hold(true);
     const stop = new AbortController();
     const ended = keeper.run(stop.signal).catch((error: unknown) => this.#notice(name, String(error)));
     this.#kept.set(name, { keeper, listen, stop, ended });

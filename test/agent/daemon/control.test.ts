@@ -177,6 +177,24 @@ test('an agent that ends ends its connections, and says so to who waits', async 
   await expect(connectAgent(home)).rejects.toMatchObject({ code: 'AGENT_GONE' });
 });
 
+test('reloads that are asked for at once follow one another: what both add is there once', async () => {
+  const events: AgentEvent[] = [];
+  const stream = agent.events();
+  const reading = (async () => {
+    for await (const event of stream) events.push(event);
+  })();
+  const text = 'machines: [{ name: two, disks: [gone.raw], to: "file:///nowhere", low-space: tell }]';
+  const next = loadConfig(text, join(home, 'agent.yaml'));
+  const changes = await Promise.all([agent.reload(next), agent.reload(next)]);
+  expect(changes).toEqual([
+    { added: ['two'], removed: ['vm'], changed: [] },
+    { added: [], removed: [], changed: [] },
+  ]);
+  await agent.stop();
+  await reading;
+  expect(events.filter(({ type }) => type === 'operation-started').length).toBeLessThanOrEqual(1);
+});
+
 test('a second agent on the home is refused, and one after it is not', async () => {
   const config = loadConfig('machines: [{ name: vm, disks: [vm.raw], to: "file:///x" }]', join(home, 'agent.yaml'));
   const options = { config, ports, environment: {}, home };
