@@ -21,6 +21,7 @@ const MEASURED: ReadonlySet<ReasonCode> = new Set<ReasonCode>([
   'RPO_EXCEEDED',
   'GROUP_APART',
   'STORE_BEHIND',
+  'STORE_TAKEN_OVER',
   'RETENTION_UNFIT',
   'CYCLES_MISSED',
   'LATENCY_HIGH',

@@ -41,3 +41,15 @@ function newestOf(
     return { pointId: newest.id, lastPointMs: newest.timeMs, ...behind };
   });
 }
+
+/** When the newest point in one of the stores of an item was made; undefined where there is none yet. */
+export async function newestPointMs(session: Session, name: string, url: string): Promise<number | undefined> {
+  const master = await new LocalItem(session.home, name, session.ports.files).loadMaster();
+  if (!master) return undefined;
+  try {
+    return (await newestOf(session, url, master, undefined)).lastPointMs;
+  } catch (error) {
+    if (isBlockferryError(error, 'REPLICA_NOT_FOUND', 'STORE_NOT_FOUND')) return undefined;
+    throw error;
+  }
+}

@@ -65,6 +65,8 @@ export class AgentEngine {
   readonly #options: AgentEngineOptions;
   readonly #shares: Shares;
   readonly #places: WorkPlaces;
+  /** Of what is carried to further stores, which is to delay no machine. */
+  readonly #followerPlaces: WorkPlaces;
   readonly #machines: Map<string, Machine> = new Map();
   readonly #groups: Map<string, Group> = new Map();
   /** By name of the machine. */
@@ -80,6 +82,7 @@ export class AgentEngine {
     const { lanes, bandwidth } = options.config;
     this.#shares = new Shares(lanes, bandwidthAt(bandwidth, options.clock.nowMs()));
     this.#places = new WorkPlaces(placesOf(options.config));
+    this.#followerPlaces = new WorkPlaces(placesOf(options.config));
     for (const machine of options.config.machines) this.#add(machine);
     for (const group of options.config.groups ?? []) this.#addGroup(group);
   }
@@ -140,6 +143,7 @@ export class AgentEngine {
     for (const name of removed) await this.#stop(name);
     this.#config = config;
     this.#places.set(placesOf(config));
+    this.#followerPlaces.set(placesOf(config));
     this.#reconfigured.abort();
     for (const machine of changed) {
       await this.machine(machine.name).reconfigure(machine, this.#options.operations(machine));
@@ -187,7 +191,8 @@ export class AgentEngine {
     const { followOperations, clock } = this.#options;
     if (!followOperations || !config.also) return [];
     const newestMs = (): number | undefined => this.find(config.name)?.newestPointMs;
-    const setup = { newestMs, clock, shares: this.#shares, tell: (each: AgentHappening) => this.tell(each) };
+    const shared = { shares: this.#shares, places: this.#followerPlaces };
+    const setup = { newestMs, clock, ...shared, tell: (each: AgentHappening) => this.tell(each) };
     const followers = followersOf(config, (from, to) => followOperations(config, from, to), setup);
     this.#followers.set(config.name, followers);
     return followers;

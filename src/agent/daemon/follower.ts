@@ -10,7 +10,15 @@ import type { MirrorReport } from '../types.ts';
 import { withChildSignal } from './child-signal.ts';
 import { asBlockferryError, contextOf } from './operation-context.ts';
 import type { Shares } from './shares.ts';
-import type { AgentHappening, FollowerStatus, FollowOperations, MachineConfig, StoreTrouble } from './types.ts';
+import type {
+  AgentHappening,
+  FollowerStatus,
+  FollowOperations,
+  MachineConfig,
+  OperationContext,
+  StoreTrouble,
+} from './types.ts';
+import type { WorkPlaces } from './work-places.ts';
 
 /** A wall clock that was set is noticed no later than this. */
 const SLEEP_MS_MAX = 3_600_000;
@@ -24,6 +32,8 @@ export interface FollowerSetup {
   readonly operations: FollowOperations;
   readonly clock: Clock;
   readonly shares: Shares;
+  /** Among the stores that are carried to at once; those of the machines are others. */
+  readonly places: WorkPlaces;
   readonly tell: (happening: AgentHappening) => void;
 }
 
@@ -104,21 +114,35 @@ export class Follower {
   }
 
   async #carry(signal: AbortSignal): Promise<void> {
-    const { clock, shares, config, operations } = this.#setup;
-    const active = shares.enter({ lanes: config.lanes, part: 1 });
+    const { clock } = this.#setup;
     const beganMs = clock.nowMs();
     // What comes while it runs is for the next one.
     this.#isAsked = false;
-    this.#isRunning = true;
     try {
-      const report = await withChildSignal([signal], (own) => operations.mirror(contextOf(active, own)));
-      this.#carried(report);
+      // A store that is down is found by this, which holds no place.
+      this.#newestMs ??= await this.#withShare(signal, (context) => this.#setup.operations.look(context));
+      const leave = await this.#setup.places.take(this.#newestMs === undefined ? 'copy' : 'cycle', signal);
+      this.#isRunning = true;
+      try {
+        this.#carried(await this.#withShare(signal, (context) => this.#setup.operations.mirror(context)));
+      } finally {
+        this.#isRunning = false;
+        leave();
+      }
     } catch (error) {
       if (!signal.aborted) this.#failed(asBlockferryError(error), beganMs);
     } finally {
-      active.leave();
-      this.#isRunning = false;
       this.#lastMs = clock.nowMs();
+    }
+  }
+
+  async #withShare<T>(signal: AbortSignal, work: (context: OperationContext) => Promise<T>): Promise<T> {
+    const { shares, config } = this.#setup;
+    const active = shares.enter({ lanes: config.lanes, part: 1 });
+    try {
+      return await withChildSignal([signal], (own) => work(contextOf(active, own)));
+    } finally {
+      active.leave();
     }
   }
 

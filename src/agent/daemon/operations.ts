@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { BlockferryError, isBlockferryError } from '../../errors.ts';
 import { apply } from '../apply.ts';
 import { gatherFacts } from '../facts.ts';
+import { newestPointMs } from '../further-stores.ts';
 import type { ItemFacts } from '../life/index.ts';
 import { type ItemState, LocalItem } from '../local-state.ts';
 import { mirror } from '../mirror.ts';
@@ -62,6 +63,7 @@ export function followOperations(base: SessionBase, config: MachineConfig, from:
   const { name, retention, apply: folding } = config;
   const request = { from, to, retention, applyFrom: folding.logs };
   return {
+    look: (context) => newestPointMs(sessionOf(base, context), name, to),
     mirror: async (context) => {
       const session = sessionOf(base, context);
       await rememberStores(session, config);

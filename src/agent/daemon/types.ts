@@ -149,6 +149,8 @@ export interface MachineOperations {
 
 /** What the engine can do with one further store of a machine. */
 export interface FollowOperations {
+  /** When the newest point there was made; undefined where there is none. */
+  look(context: OperationContext): Promise<number | undefined>;
   mirror(context: OperationContext): Promise<MirrorReport>;
 }
 

@@ -1,4 +1,5 @@
 /** What a reason is: one thing that can be wrong with a machine, how it is seen, and what mends it. */
+import type { ErrorCode } from '../../errors.ts';
 import type { BacklogLevel, SpaceVerdict } from '../policy/index.ts';
 import type { ItemFacts } from './facts.ts';
 import type { LifeState } from './state.ts';
@@ -23,7 +24,12 @@ export interface CycleFigures {
   readonly stores?: readonly {
     readonly url: string;
     readonly behindMs?: number;
-    readonly trouble?: { readonly firstMs: number; readonly count: number; readonly message: string };
+    readonly trouble?: {
+      readonly firstMs: number;
+      readonly count: number;
+      readonly code: ErrorCode;
+      readonly message: string;
+    };
   }[];
   /** Its group has no common moment any more, since then; the message names who could not. */
   readonly apart?: {

@@ -8,6 +8,7 @@ export type PaceCode =
   | 'SPACE_STOP'
   | 'SPACE_THROTTLE'
   | 'UPLOAD_STUCK'
+  | 'STORE_TAKEN_OVER'
   | 'INITIAL_INCOMPLETE'
   | 'BEHIND'
   | 'GROUP_APART'
@@ -27,6 +28,16 @@ export const PACE_REASONS: Readonly<Record<PaceCode, Reason>> = {
   SPACE_STOP: space('critical', 'stop', 'no first copy and no resync is begun'),
   SPACE_THROTTLE: space('critical', 'throttle', 'copies are slowed down'),
   UPLOAD_STUCK: upload('critical', 'critical'),
+  STORE_TAKEN_OVER: {
+    severity: 'critical',
+    cause: (seen) => {
+      const taken = seen.figures.stores?.find(({ trouble }) => trouble?.code === 'SPLIT_BRAIN');
+      // Who has stopped, or is no owner, gave it away.
+      if (!taken || !isFollowed(seen)) return undefined;
+      return `the store ${taken.url} is not carried to since ${timeText(taken.trouble!.firstMs)}: ${taken.trouble!.message}`;
+    },
+    next: () => 'two sides may be writing: stop the machine on one of them, then see docs/mirror.md, Sides',
+  },
   INITIAL_INCOMPLETE: {
     severity: 'warning',
     cause: ({ facts: { replica, waiting }, state }) => {

@@ -20,6 +20,20 @@ interface Line extends EngineLab {
   readonly tries: (readonly [number, string, string])[];
 }
 
+function reportOf(from: string, to: string, pointTimeMs: number, isNew: boolean): MirrorReport {
+  const counts = {
+    logs: 1,
+    logBytes: 5,
+    chunksCopied: 0,
+    chunksCleared: 0,
+    fetchedBytes: 0,
+    sentBytes: 0,
+    appliedLogs: 0,
+  };
+  const place = { item: 'web', from, to, generation: 1, pointId: 'p', pointTimeMs };
+  return { ...place, ...counts, by: isNew ? 'logs' : 'nothing', points: isNew ? 1 : 0, elapsedMs: 10_000 };
+}
+
 /** Each carry takes ten seconds and brings what the store before has. */
 function begin(stores: readonly string[] = URLS): Line {
   const down = new Set<string>();
@@ -28,6 +42,7 @@ function begin(stores: readonly string[] = URLS): Line {
   const lab: EngineLab = engineLab(configOf(stores), {
     machines: new Map([['web', scripted()]]),
     follow: (clock) => (machine, from, to) => ({
+      look: async () => newest.get(to),
       mirror: async ({ signal }): Promise<MirrorReport> => {
         tries.push([clock.nowMs() - NOON, from, to]);
         await clock.sleep(10_000, signal);
@@ -36,17 +51,7 @@ function begin(stores: readonly string[] = URLS): Line {
         const has = from === machine.url ? first : (newest.get(from) ?? 0);
         const isNew = newest.get(to) !== has;
         newest.set(to, has);
-        const counts = {
-          logs: 1,
-          logBytes: 5,
-          chunksCopied: 0,
-          chunksCleared: 0,
-          fetchedBytes: 0,
-          sentBytes: 0,
-          appliedLogs: 0,
-        };
-        const place = { item: 'web', from, to, generation: 1, pointId: 'p', pointTimeMs: has };
-        return { ...place, ...counts, by: isNew ? 'logs' : 'nothing', points: isNew ? 1 : 0, elapsedMs: 10_000 };
+        return reportOf(from, to, has, isNew);
       },
     }),
   });
@@ -138,4 +143,41 @@ test.each([
   ['one that is none', '[file:///a, nowhere]', /nowhere/],
 ])('%s are no stores of a machine', (_, to, message) => {
   expect(() => loadConfig(`machines: [{ name: web, disks: [a], to: ${to} }]`, '/a.yaml')).toThrow(message);
+});
+
+test('no more stores are carried to at a time than machines work; copies leave a place, and no machine is delayed', async () => {
+  const names = ['a', 'b', 'c', 'd'];
+  const machines = names.map(
+    (name) => `{ name: ${name}, disks: [${name}.raw], to: ["file:///${name}", "file:///x/${name}"] }`,
+  );
+  const has = new Set(['c', 'd']);
+  let [now, most] = [0, 0];
+  const done: string[] = [];
+  const text = `time-zone: UTC\nat-once: 2\nmachines: [${machines.join(', ')}]\n`;
+  const lab = engineLab(loadConfig(text, '/lab/agent.yaml'), {
+    follow: (clock) => (machine, from, to) => ({
+      look: async () => (has.has(machine.name) ? NOON : undefined),
+      mirror: async ({ signal }): Promise<MirrorReport> => {
+        now += 1;
+        most = Math.max(most, now);
+        // A copy takes hours.
+        await clock.sleep(has.has(machine.name) ? 10_000 : 4 * HOUR, signal).finally(() => {
+          now -= 1;
+        });
+        has.add(machine.name);
+        done.push(machine.name);
+        return reportOf(from, to, clock.nowMs(), true);
+      },
+    }),
+  });
+  await lab.pass(HOUR - 1);
+  for (const name of names) expect(lab.of(name, 'ship'), name).toHaveLength(12);
+  expect(most).toBe(2);
+  // That of `b` waits for that of `a`.
+  for (const name of ['c', 'd']) expect(done.filter((each) => each === name).length).toBeGreaterThanOrEqual(12);
+  await lab.pass(8 * HOUR);
+  expect(done.filter((each) => each === 'a').length).toBeGreaterThan(12);
+  expect(done).toContain('b');
+  await lab.stop();
+  expect(now).toBe(0);
 });

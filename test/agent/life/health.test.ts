@@ -48,6 +48,12 @@ const ended = (how: 'in-order' | 'without-warning'): ItemFacts => ({
   tracking: { mode: 'logging', served: false, stopped: false, ended: how },
 });
 
+const TAKEN_OVER = {
+  url: 'file:///b',
+  behindMs: 0,
+  trouble: { firstMs: NOW_MS - HOUR_MS, count: 7, code: 'SPLIT_BRAIN', message: 'another side took over' },
+} as const;
+
 /** Facts that reach each reason. One that is not in the catalogue, or is missing here, does not compile. */
 const SAMPLES: Readonly<Record<ReasonCode, Sample>> = {
   REPLICA_ROLLED_BACK: unopened('REPLICA_ROLLED_BACK'),
@@ -99,6 +105,7 @@ const SAMPLES: Readonly<Record<ReasonCode, Sample>> = {
   SPACE_STOP: space(19),
   SPACE_THROTTLE: space(24),
   UPLOAD_STUCK: { facts: HEALTHY, figures: { upload: { level: 'critical', minutes: 46 } } },
+  STORE_TAKEN_OVER: { facts: HEALTHY, figures: { stores: [TAKEN_OVER] } },
   INITIAL_INCOMPLETE: { facts: MACHINES['initial-replication'] },
   BEHIND: { facts: withReplica(HEALTHY, { newestPointMs: NOW_MS - 2 * HOUR_MS }) },
   GROUP_APART: {
@@ -144,6 +151,13 @@ describe('a reason', () => {
     if (!WITHOUT_NUMBERS.has(code)) expect(finding.cause).toMatch(/\d/);
     expect(finding.action.length).toBeGreaterThan(10);
     expect(`${finding.cause} ${finding.action}`).not.toMatch(/NAME|undefined|NaN|\.$/);
+  });
+
+  it('of a store that another side took over is none of who has stopped, or is the owner no more', () => {
+    const figures = { stores: [TAKEN_OVER] };
+    for (const facts of [MACHINES.synced, MACHINES['other-side'], MACHINES['failed-over']]) {
+      expect(healthOf(facts, figures).findings.map(({ code }) => code)).not.toContain('STORE_TAKEN_OVER');
+    }
   });
 
   it('that the facts show alone is the only one', () => {
