@@ -71,15 +71,23 @@ export class MirrorLab extends ApplyLab {
     await committer.commit(async (root) => prepare(root));
   }
 
-  /** Flips a bit in each sector of a file of a store. */
-  async damage(url: string, key: string): Promise<void> {
-    const file = await this.lab.ports.files.open(`${url.slice('file://'.length)}/${key}`, 'modify');
+  /** Flips a bit in each sector of a file of a store; what it returns puts back what was there. */
+  async damage(url: string, key: string): Promise<() => Promise<void>> {
+    const path = `${url.slice('file://'.length)}/${key}`;
+    const { files } = this.lab.ports;
+    const file = await files.open(path, 'modify');
     const { sizeBytes } = await file.stamp();
     const bytes = Buffer.alloc(sizeBytes);
     await file.read(bytes, 0);
-    for (let at = 0; at < sizeBytes; at += 512) if (bytes[at] !== 0) bytes[at]! ^= 1;
-    await file.write(bytes, 0);
+    const damaged = Buffer.from(bytes);
+    for (let at = 0; at < sizeBytes; at += 512) if (damaged[at] !== 0) damaged[at]! ^= 1;
+    await file.write(damaged, 0);
     await file.close();
+    return async () => {
+      const again = await files.open(path, 'modify');
+      await again.write(bytes, 0);
+      await again.close();
+    };
   }
 
   async mirror(request: MirrorRequest = {}): Promise<MirrorReport> {
