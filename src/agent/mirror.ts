@@ -200,17 +200,19 @@ async function carryPinned(
   const { ports } = session;
   const { signal } = writer;
   const access = readAccess(session);
-  const fold = async (): Promise<number> =>
-    (await applyLogs({ committer, session: writer, pool, access, ports, signal })).appliedLogs;
-  // What an interrupted run left of folding is ended first: a copy begins with bases at rest.
-  const left = committer.root.sync?.kind === 'apply' ? await fold() : 0;
+  const fold = async (workers: WorkerPool): Promise<number> =>
+    (await applyLogs({ committer, session: writer, pool: workers, access, ports, signal })).appliedLogs;
+  // What an interrupted run left of folding is ended first: a copy begins with bases at rest. Its keys are the follower's own: those of
+  // the other store may have an epoch that is not carried yet.
+  const isCutOff = committer.root.sync?.kind === 'apply';
+  const left = isCutOff ? await withWorkers(session, committer.replica, fold) : 0;
   const result = await mirrorReplica({
     ...{ committer, session: writer, source, access, pool, discardNewer, ports, signal },
     lanes: sessionLanes(session)(),
     onProgress: (progress) => session.onEvent?.({ type: 'progress', phase: 'mirror', ...progress }),
   });
   const outstanding = outstandingLogs(committer.root).length;
-  const folded = outstanding > 0 && outstanding >= applyFrom ? await fold() : 0;
+  const folded = outstanding > 0 && outstanding >= applyFrom ? await fold(pool) : 0;
   if (retention) await thin(session, committer, retention, signal);
   const { by, logs, logBytes, chunksCopied, chunksCleared, fetchedBytes, sentBytes } = result;
   const { root, replica } = committer;

@@ -1,5 +1,7 @@
 /** What mirror refuses: to guess which side is right, to lose a key, to carry damage on. Then the follower stays as it was. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
+import { loadConfig } from '../../src/agent/daemon/index.ts';
+import { followOperations } from '../../src/agent/daemon/operations.ts';
 import { addKey, apply, mirror, prune, removeKey, rotateKey, ship } from '../../src/agent/index.ts';
 import { LocalItem } from '../../src/agent/local-state.ts';
 import type { MirrorReport } from '../../src/agent/types.ts';
@@ -74,6 +76,23 @@ describe('sides', () => {
     expect((await item.replicaAt()).record.hash).toEqual(before);
   });
 
+  it('an agent that carries to the list of its configuration writes it into the home, until the home replicates elsewhere', async () => {
+    await begin();
+    const text = `machines: [{ name: web, disks: [a.raw], to: ["${FIRST_URL}", "${SECOND_URL}"] }]`;
+    const [machine] = loadConfig(text, '/memory/agent.yaml').machines;
+    const { mirror: carry } = followOperations(item.session, machine!, FIRST_URL, SECOND_URL);
+    const { signal } = new AbortController();
+    const context = { lanes: 4, bandwidthBytesPerSecond: undefined, signal, onShare: () => {} };
+    const local = new LocalItem(item.session.home, 'web', item.lab.ports.files);
+    expect(await carry(context)).toMatchObject({ by: 'nothing' });
+    expect((await local.load()).also).toEqual([SECOND_URL]);
+    // A commit of a failover from the second store, in this home.
+    const { also: _, ...state } = await local.load();
+    await local.save({ ...state, url: SECOND_URL });
+    await expect(carry(context)).rejects.toMatchObject({ code: 'USAGE', message: expect.stringContaining('itself') });
+    expect((await local.load()).also).toBeUndefined();
+  });
+
   it.each(['sealed', 'raw'] as const)(
     'the first store follows then, and gives up what it made since only when told so, layout %s',
     async (layout) => {
@@ -137,6 +156,23 @@ describe('keys', () => {
     const { keyring } = (await item.replicaAt()).keyring;
     expect(keyring.slots.map((slot) => slot.id)).not.toContain(id);
     expect(keyring).toEqual((await item.replicaAt(FIRST_URL)).keyring.keyring);
+    await item.checkAt();
+  });
+
+  it('nothing is sealed under one that the follower does not have yet, not even by folding that was interrupted', async () => {
+    await begin();
+    await item.write(20);
+    item.lab.arm({ name: 'apply.after-intent', hit: 1 });
+    await expect(item.mirror()).rejects.toMatchObject({ code: 'FAILPOINT' });
+    await rotateKey(item.session, 'web');
+    await item.write(30);
+    // Cut off between the end of the folding and the keyring.
+    item.lab.arm({ name: 'sync.after-anchor', hit: 2 });
+    await expect(item.mirror()).rejects.toMatchObject({ code: 'FAILPOINT' });
+    item.lab.arm();
+    expect((await item.replicaAt()).record.root.sync).toBeUndefined();
+    await item.checkAt();
+    await item.mirror();
     await item.checkAt();
   });
 

@@ -73,10 +73,14 @@ export function followOperations(base: SessionBase, config: MachineConfig, from:
   };
 }
 
-/** So that commands of this home know the stores as well. While somebody works on the item it waits for the next time. */
-async function rememberStores(session: Session, { name, also = [] }: MachineConfig): Promise<void> {
+/**
+ * So that commands of this home know the stores as well. While somebody works on the item it waits for the next time; a side that took
+ * over in another store than the configuration says follows nothing of it.
+ */
+async function rememberStores(session: Session, { name, url: first, also = [] }: MachineConfig): Promise<void> {
   const item = new LocalItem(session.home, name, session.ports.files);
-  const isSame = ({ also: known = [] }: ItemState): boolean => JSON.stringify(known) === JSON.stringify(also);
+  const isSame = ({ url, also: known = [] }: ItemState): boolean =>
+    publicUrl(url) !== publicUrl(first) || JSON.stringify(known) === JSON.stringify(also);
   if (isSame(await item.load())) return;
   try {
     await withLock(session, item, async () => {
