@@ -28,7 +28,7 @@ import type { WorkPlaces } from './work-places.ts';
 
 /** Failed cycles in a row after which the members ship by themselves: two minutes, with the ladder of retries. */
 const APART_AFTER = 3;
-/** How long members that have given their turn wait for one that has not. */
+/** How long members that have given their turn wait for one that has not, or that cannot be looked at. */
 const TURN_WAIT_MS = 60_000;
 /** What a member may be about that is over soon; the end of anything else is not waited for. */
 const SHORT_VERBS: readonly RunningVerb[] = ['observe', 'ship', 'apply', 'prune'];
@@ -166,8 +166,7 @@ export class Group {
     const giveBack = await this.#takeTurns(signal);
     let isShipped = false;
     try {
-      const reasons = await Promise.all(members.map(({ work }) => work.whyNotShip(signal)));
-      if (signal.aborted) throw abortedError(signal);
+      const reasons = await this.#whyNot(signal);
       const cannot = reasons.findIndex((reason) => reason !== undefined);
       if (cannot >= 0) throw notTogether(members[cannot]!, reasons[cannot]!);
       const consistency = this.#consistencyAt(beganMs);
@@ -204,6 +203,21 @@ export class Group {
     if (signal.aborted) throw abortedError(signal);
     const member = members[missing]!;
     throw notTogether(member, `${member.work.running ?? 'something else'} is under way for more than a minute`);
+  }
+
+  /** Why each of them cannot ship now. A store that hangs holds up nobody else's machine for longer than who is busy. */
+  async #whyNot(signal: AbortSignal): Promise<readonly (string | undefined)[]> {
+    const { clock, members } = this.#setup;
+    const waiting = childSignal(signal);
+    clock.sleep(TURN_WAIT_MS, waiting.signal).then(
+      () => waiting.abort(stopped('its group waits for it no longer')),
+      () => {},
+    );
+    const reasons = await Promise.all(members.map(({ work }) => work.whyNotShip(waiting.signal)));
+    waiting.abort(stopped('all is decided'));
+    waiting.release();
+    if (signal.aborted) throw abortedError(signal);
+    return reasons;
   }
 
   /** All of them together are one that works: a group of many would never find as many places. */

@@ -208,7 +208,7 @@ export class MachineWork {
     if (this.memory.record.suspendedSinceMs !== undefined) return 'an operator paused it';
     const looked = await this.look(signal);
     const seen = this.#seen;
-    if (!looked || !seen) return this.memory.record.failure?.message ?? 'it was not let look at it';
+    if (!looked || !seen) return this.memory.record.failure?.message ?? 'looking at it did not end';
     if (dutyOf(seen.state, seen.facts) !== 'cycle') return sentenceOf(seen.state);
     return lacksTracker(this.view) ? 'its tracker does not serve its disks yet' : undefined;
   }

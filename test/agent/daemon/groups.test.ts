@@ -121,6 +121,21 @@ describe('a member that cannot', () => {
   });
 });
 
+test('a member whose store hangs holds up its group for a minute at most', async () => {
+  const lab = begin();
+  await lab.pass(MINUTE);
+  lab.machines.get('db')!.tookMs.observe = 20 * MINUTE;
+  await lab.pass(HOUR);
+  const shipped = [...lab.of('web', 'ship'), ...lab.calls.filter(({ machine }) => machine.startsWith('group:'))];
+  const atMs = shipped.map((call) => call.atMs).sort((a, b) => a - b);
+  const gaps = atMs.slice(1).map((ms, i) => (ms - atMs[i]!) / MINUTE);
+  // A quarter of an hour, and three attempts.
+  expect(Math.max(...gaps)).toBeLessThan(21);
+  expect(atMs.length).toBeGreaterThan(3);
+  expect(lab.engine.groups()[0]!.trouble!.message).toMatch(/^db: (looking at it did not end|observe is under way)/);
+  await lab.stop();
+});
+
 test('a pause in the midst of a common cycle ends it for all, at its next safe place', async () => {
   const lab = begin({ db: { tookMs: { ship: HOUR } } });
   await lab.pass(5 * MINUTE);
