@@ -40,6 +40,8 @@ export default defineConfig({
     testTimeout: 240_000,
     hookTimeout: 60_000,
     pool: 'forks',
+    // Packages come in as Node brings them in; else each use of one goes through a proxy.
+    deps: { interopDefault: false },
     // One more than the processors of a small machine: many tests wait for disks and for other programs.
     maxWorkers: 3,
     sequence: { sequencer: LongestFirst },

@@ -13,6 +13,7 @@ import { records, runCli } from '../cli/support.ts';
 import { type Azurite, startAzurite } from '../support/azurite.ts';
 import { corpusImages, unpackImage } from '../support/corpus.ts';
 import { Dice } from '../support/dice.ts';
+import { contentSha256 } from '../support/disk-content.ts';
 import { missingTool } from '../support/tools.ts';
 
 const MEMORY_MIB_MAX = 300;
@@ -36,13 +37,6 @@ interface Source {
   readonly content: (path: string) => Promise<unknown>;
 }
 
-/** SHA-256 of all the guest sees. */
-async function sha256(path: string): Promise<unknown> {
-  const result = await runCli(['digest', path, '--json', '--chunk-size', '4MiB']);
-  expect(result.code, result.stderr).toBe(0);
-  return records(result).at(-1)?.['sha256'];
-}
-
 /** Of 64 TiB of nothing the map says as much as a checksum would in a day and a half. */
 async function emptiness(path: string): Promise<unknown> {
   const info = records(await runCli(['info', path, '--json']))[0];
@@ -60,7 +54,7 @@ async function makeExt4(directory: string): Promise<Source> {
   const { code, stderr } = await runCli(['convert', raw, path, '--format', 'vhdx', '--subformat', 'dynamic']);
   expect(code, stderr).toBe(0);
   await rm(raw);
-  return { path, content: sha256 };
+  return { path, content: contentSha256 };
 }
 
 async function makeEmpty(directory: string): Promise<Source> {
@@ -87,7 +81,7 @@ async function makeChain(directory: string): Promise<Source> {
     await writer.finish();
     parent = path;
   }
-  return { path: parent!, content: sha256 };
+  return { path: parent!, content: contentSha256 };
 }
 
 /** An image of the corpus with its parents, or the reason why there is none. */
@@ -96,7 +90,7 @@ async function unpack(file: string, directory: string): Promise<Source | string>
   if (typeof images === 'string') return images;
   const image = images.find((each) => each.file === file);
   if (!image) throw new Error(`${file} is not in the corpus`);
-  return { path: await unpackImage(images, image, directory), content: sha256 };
+  return { path: await unpackImage(images, image, directory), content: contentSha256 };
 }
 
 const SOURCES: Readonly<Record<string, (directory: string) => Promise<Source | string>>> = {
@@ -120,9 +114,11 @@ async function run(args: readonly string[]): Promise<Record<string, unknown>[]> 
 describe.each(Object.keys(SOURCES))('%s', (name) => {
   const directory = (): string => join(scratch, name.replaceAll(' ', '-'));
   let source: Source | string;
+  let before: unknown;
   beforeAll(async () => {
     await mkdir(directory());
     source = await SOURCES[name]!(directory());
+    if (typeof source !== 'string') before = await source.content(source.path);
   });
   afterAll(() => rm(directory(), { recursive: true, force: true }));
 
@@ -140,7 +136,6 @@ describe.each(Object.keys(SOURCES))('%s', (name) => {
     const home = join(work, 'home');
     const url =
       store === 'a folder' ? `file://${work}/store` : `${azurite.account}/e2e/${basename(work).toLowerCase()}`;
-    const before = await source.content(source.path);
     const key = join(work, 'vm.key');
     expect((await runCli(['keygen', key])).code).toBe(0);
     const protect = ['protect', 'vm', source.path, '--to', url, '--layout', layout, '--key-file', key, '--home', home];

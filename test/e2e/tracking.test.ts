@@ -9,6 +9,7 @@ import { basename, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { records, runCli } from '../cli/support.ts';
 import { type Azurite, startAzurite } from '../support/azurite.ts';
+import { contentSha256 } from '../support/disk-content.ts';
 import { missingTool } from '../support/tools.ts';
 import { qemuIo, startTracker } from '../support/tracker.ts';
 
@@ -22,16 +23,6 @@ afterAll(async () => {
   await azurite.stop();
   await rm(scratch, { recursive: true, force: true });
 });
-
-async function cli(args: readonly string[]): Promise<Record<string, unknown>[]> {
-  const result = await runCli([...args, '--json']);
-  expect(result.code, `${args.join(' ')}: ${result.stderr}`).toBe(0);
-  return records(result);
-}
-
-async function sha256(path: string): Promise<unknown> {
-  return (await cli(['digest', path])).at(-1)?.['sha256'];
-}
 
 /** A disk of 48 MiB with something in it. */
 function makeDisk(path: string, format: string): void {
@@ -75,7 +66,7 @@ describe.skipIf(missing)('track, ship, apply, failover', () => {
       const remember = async (point: unknown): Promise<void> => {
         const copy = join(directory, `${point}.raw`);
         execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'raw', uri, copy]);
-        images[String(point)] = String(await sha256(copy));
+        images[String(point)] = await contentSha256(copy);
       };
       await qemuIo(uri, [
         'write -P 0x21 1M 64k',
@@ -109,7 +100,7 @@ describe.skipIf(missing)('track, ship, apply, failover', () => {
         const report = await run(['failover', 'vm', '--point', wanted, '--out', out, '--format', 'raw', '--test']);
         expect(report['pointId'], wanted).toBe(point['pointId']);
         const restored = (report['disks'] as { path: string }[])[0]!.path;
-        expect(await sha256(restored), wanted).toBe(images[String(point['pointId'])]);
+        expect(await contentSha256(restored), wanted).toBe(images[String(point['pointId'])]);
       }
       expect(await tracker.stop()).toBe(0);
 
@@ -128,7 +119,7 @@ describe.skipIf(missing)('track, ship, apply, failover', () => {
       expect(await run(['status', 'vm'])).toMatchObject({ state: 'protected', health: 'normal' });
       const last = join(directory, 'out-last');
       await run(['failover', 'vm', '--out', last, '--format', 'raw']);
-      expect(await sha256(join(last, 'disk.raw'))).toBe(await sha256(disk));
+      expect(await contentSha256(join(last, 'disk.raw'))).toBe(await contentSha256(disk));
     });
   });
 });

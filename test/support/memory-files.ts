@@ -27,8 +27,9 @@ export class MemoryContent {
       const inPage = at % PAGE_BYTES;
       const n = Math.min(PAGE_BYTES - inPage, length - done);
       const page = this.pages.get((at - inPage) / PAGE_BYTES);
-      if (page) into.set(page.subarray(inPage, inPage + n), done);
-      else into.fill(0, done, done + n);
+      const held = page?.subarray(inPage, inPage + n);
+      if (held) into.set(held, done);
+      into.fill(0, done + (held?.byteLength ?? 0), done + n);
       done += n;
     }
     return length;
@@ -40,16 +41,21 @@ export class MemoryContent {
       const inPage = at % PAGE_BYTES;
       const n = Math.min(PAGE_BYTES - inPage, from.byteLength - done);
       const index = (at - inPage) / PAGE_BYTES;
-      let page = this.pages.get(index);
-      if (!page) {
-        page = new Uint8Array(PAGE_BYTES);
-        this.pages.set(index, page);
-      }
-      page.set(from.subarray(done, done + n), inPage);
+      this.#page(index, inPage + n).set(from.subarray(done, done + n), inPage);
       done += n;
     }
     this.sizeBytes = Math.max(this.sizeBytes, position + from.byteLength);
     this.version += 1n;
+  }
+
+  /** A page that holds so much of itself: most files are much smaller than one. */
+  #page(index: number, lengthBytes: number): Uint8Array {
+    const page = this.pages.get(index);
+    if (page && page.byteLength >= lengthBytes) return page;
+    const grown = new Uint8Array(Math.min(PAGE_BYTES, Math.max(lengthBytes, 2 * (page?.byteLength ?? 0))));
+    if (page) grown.set(page);
+    this.pages.set(index, grown);
+    return grown;
   }
 
   truncate(sizeBytes: number): void {
@@ -196,13 +202,14 @@ export function memoryFileSystem(): MemoryFileSystem {
       addParents(join(resolve(path), 'x'));
     },
     async list(path) {
-      const root = resolve(path);
+      const prefix = join(resolve(path), '/');
       const entries: DirectoryEntry[] = [];
-      for (const p of contents.keys())
-        if (dirname(p) === root) entries.push({ name: p.slice(root.length + 1), kind: 'file' });
-      for (const p of directories) {
-        if (p !== root && dirname(p) === root) entries.push({ name: p.slice(root.length + 1), kind: 'directory' });
-      }
+      const look = (p: string, kind: DirectoryEntry['kind']): void => {
+        const isIn = p.startsWith(prefix) && p.length > prefix.length && !p.includes('/', prefix.length);
+        if (isIn) entries.push({ name: p.slice(prefix.length), kind });
+      };
+      for (const p of contents.keys()) look(p, 'file');
+      for (const p of directories) look(p, 'directory');
       return entries.sort((a, b) => (a.name < b.name ? -1 : 1));
     },
     exists: async (path) => contents.has(resolve(path)) || directories.has(resolve(path)),

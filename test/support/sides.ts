@@ -4,6 +4,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { type RunResult, records, runCli } from '../cli/support.ts';
+import { contentSha256 } from './disk-content.ts';
 import { qemuIo, type RunningTracker, startTracker } from './tracker.ts';
 
 export type Home = 'a' | 'b';
@@ -100,7 +101,7 @@ export class Sides {
   /** SHA-256 of what a guest reads of each disk. */
   async content(paths: readonly string[] = this.disks): Promise<readonly unknown[]> {
     const hashes: unknown[] = [];
-    for (const path of paths) hashes.push((await this.run('a', ['digest', path]))['sha256']);
+    for (const path of paths) hashes.push(await contentSha256(path));
     return hashes;
   }
 
