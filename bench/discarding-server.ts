@@ -12,7 +12,6 @@
 import { createHash } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { crc64 } from '../src/transport/crc64.ts';
 import { SparseBytes } from './sparse-bytes.ts';
 
@@ -69,6 +68,7 @@ interface Answer {
 }
 
 const BODY_TIMEOUT_MS = 60_000;
+const PAGE_WRITE = 'PUT blob page update';
 
 /** The name of an operation by method and query; what is asked of a container has `restype`. */
 function operationOf(method: string, query: URLSearchParams, header: Call['header']): string {
@@ -121,7 +121,7 @@ class Blobs {
     if (expected !== undefined && Number(expected) !== blob.sequence)
       return failed(412, 'SequenceNumberConditionNotMet');
     const [first, last] = call.range ?? [0, -1];
-    if (operation === 'PUT blob page update') {
+    if (operation === PAGE_WRITE) {
       blob.pages?.write(first, call.body);
       return this.#done(blob, 201);
     }
@@ -253,7 +253,7 @@ function sizeOf(blob: Blob): number {
 
 /** Whether somebody will ask for what this request carries. */
 function isKept(operation: string, name: string): boolean {
-  return operation === 'PUT blob page update' ? name.endsWith('/manifest') : operation === 'PUT blob BlockBlob';
+  return operation === PAGE_WRITE ? name.endsWith('/manifest') : operation === 'PUT blob BlockBlob';
 }
 
 /** Takes the body of a request: into memory where it is kept, else nowhere. */
@@ -283,9 +283,37 @@ function send(
   response.end(headOnly === undefined ? body : undefined);
 }
 
-/** Serves an account on a free port of the loopback. With `answerAfterMs` it is as far away as that. */
-export async function startDiscardingServer({ answerAfterMs = 0 } = {}): Promise<DiscardingServer> {
+/** How many writes of pages shall be under way at one time before any is answered, and how long the last of them waits for the next. */
+export interface Gathering {
+  readonly writes: number;
+  readonly waitMs: number;
+}
+
+/** Holds writes back until so many have come, or no more come; from then on, if they have come, it holds none. */
+function gatherer({ writes, waitMs }: Gathering): () => Promise<void> {
+  let waiting: (() => void)[] = [];
+  let gathered = false;
+  let timer: NodeJS.Timeout | undefined;
+  const release = (): void => {
+    for (const go of waiting) go();
+    waiting = [];
+  };
+  return async () => {
+    if (gathered) return;
+    await new Promise<void>((go) => {
+      waiting.push(go);
+      clearTimeout(timer);
+      gathered = waiting.length >= writes;
+      if (gathered) release();
+      else timer = setTimeout(release, waitMs);
+    });
+  };
+}
+
+/** Serves an account on a free port of the loopback. */
+export async function startDiscardingServer(gathering?: Gathering): Promise<DiscardingServer> {
   const blobs = new Blobs();
+  const gather = gathering && gatherer(gathering);
   const requests = new Map<string, number>();
   let [bodyBytes, underWay, atOnce] = [0, 0, 0];
   const reset = (): void => {
@@ -311,7 +339,7 @@ export async function startDiscardingServer({ answerAfterMs = 0 } = {}): Promise
       const name = decodeURIComponent(url.pathname.split('/').slice(2).join('/'));
       const { bytes: body, lengthBytes } = await bodyOf(request, isKept(operation, name));
       bodyBytes += lengthBytes;
-      if (answerAfterMs > 0) await sleep(answerAfterMs);
+      if (operation === PAGE_WRITE) await gather?.();
       const found = /^bytes=(\d+)-(\d*)$/.exec(header('x-ms-range') ?? header('range') ?? '');
       const range = found ? ([Number(found[1]), Number(found[2] || Number.MAX_SAFE_INTEGER)] as const) : undefined;
       const blob = blobs.at(name);

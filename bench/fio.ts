@@ -1,7 +1,6 @@
 /** fio as an NBD client: what it wrote, how fast, and how long single writes took. */
-import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { withDirectory } from './guard.ts';
 import { run } from './measure.ts';
 
 /** What a job of random writes came to. */
@@ -21,8 +20,7 @@ interface FioWrite {
 
 /** Runs a job of random writes of incompressible data; `options` are those of fio. */
 export async function randomWrites(uri: string, options: Readonly<Record<string, string | number>>): Promise<Written> {
-  const folder = await mkdtemp(join(tmpdir(), 'blockferry-fio-'));
-  try {
+  return await withDirectory(tmpdir(), 'blockferry-fio-', async (folder) => {
     const job = { name: 'job', ioengine: 'nbd', uri, rw: 'randwrite', refill_buffers: 1, randrepeat: 1, ...options };
     const args = Object.entries(job).map(([key, value]) => `--${key}=${value}`);
     const { stdout } = await run(['fio', ...args, '--output-format=json'], { cwd: folder });
@@ -41,7 +39,5 @@ export async function randomWrites(uri: string, options: Readonly<Record<string,
       p99Us: microseconds('99.000000'),
       p999Us: microseconds('99.900000'),
     };
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  });
 }

@@ -16,7 +16,7 @@ import {
   truncate,
   writeFile,
 } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { GIB, KIB, type Lab, MIB } from './lab.ts';
 import { run } from './measure.ts';
 import { needTool } from './tools.ts';
@@ -32,7 +32,7 @@ export interface Input {
 const FILLED = 0.75;
 const BLOCK_BYTES = 4 * KIB;
 /** The allocation unit of the dynamic disks that Hyper-V makes. */
-const BLOCK_OF_HYPERV_BYTES = 32 * MIB;
+export const BLOCK_OF_HYPERV_BYTES: number = 32 * MIB;
 /** One file at most for so many bytes: directories need room too. */
 const BYTES_PER_FILE = 32 * KIB;
 /** Where installed files are, of which each gives a third. */
@@ -114,6 +114,15 @@ async function installedFiles(bytes: number): Promise<string[]> {
   return files;
 }
 
+/** The content of `from` several times over. */
+export async function repeated(lab: Lab, from: Input, times: number): Promise<Input> {
+  const sizeBytes = times * from.sizeBytes;
+  const path = await made(lab, `repeated-${sizeName(sizeBytes)}.raw`, async (file) => {
+    await run(['sh', '-c', `for _ in $(seq ${times}); do cat "$1"; done > "$2"`, 'sh', from.path, file]);
+  });
+  return { path, sizeBytes, recipe: `${from.recipe}, ${times} times` };
+}
+
 /** Bytes that no compressor makes smaller; the same ones each time. */
 export async function incompressible(lab: Lab, sizeBytes: number): Promise<Input> {
   const path = await made(lab, `random-${sizeName(sizeBytes)}.raw`, (path) =>
@@ -128,17 +137,21 @@ export async function incompressible(lab: Lab, sizeBytes: number): Promise<Input
   return { path, sizeBytes, recipe: `${sizeName(sizeBytes)} of random bytes` };
 }
 
-/** A file of the input's content as another kind of disk, by qemu-img. */
+/** Writes the content of a raw file as a dynamic VHDX with blocks as Hyper-V makes them. */
+export async function toVhdx(raw: string, vhdx: string): Promise<void> {
+  const options = ['-O', 'vhdx', '-o', `block_size=${BLOCK_OF_HYPERV_BYTES}`];
+  await run([needTool('qemu-img'), 'convert', '-q', '-f', 'raw', ...options, raw, vhdx]);
+}
+
+async function toFixedVhd(raw: string, vhd: string): Promise<void> {
+  const options = ['-O', 'vpc', '-o', 'subformat=fixed,force_size=on'];
+  await run([needTool('qemu-img'), 'convert', '-q', '-f', 'raw', ...options, raw, vhd]);
+}
+
+/** The content of a raw input as another kind of disk. */
 export async function converted(lab: Lab, from: Input, format: 'vhdx' | 'fixed vhd'): Promise<Input> {
-  const ending = format === 'vhdx' ? 'vhdx' : 'vhd';
-  const options =
-    format === 'vhdx'
-      ? ['-O', 'vhdx', '-o', `block_size=${BLOCK_OF_HYPERV_BYTES}`]
-      : ['-O', 'vpc', '-o', 'subformat=fixed,force_size=on'];
-  const name = `${from.path.slice(lab.inputs.length + 1)}.${ending}`;
-  const path = await made(lab, name, async (file) => {
-    await run([needTool('qemu-img'), 'convert', '-q', '-f', 'raw', ...options, from.path, file]);
-  });
+  const [ending, convert] = format === 'vhdx' ? (['vhdx', toVhdx] as const) : (['vhd', toFixedVhd] as const);
+  const path = await made(lab, `${basename(from.path)}.${ending}`, (file) => convert(from.path, file));
   return { path, sizeBytes: from.sizeBytes, recipe: `${from.recipe}, as ${format}` };
 }
 

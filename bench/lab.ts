@@ -3,9 +3,10 @@
  * (tmpfs) where there is any, so that no run waits for a disk that another one keeps busy.
  */
 import { accessSync, constants, existsSync } from 'node:fs';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { withDirectory } from './guard.ts';
 import type { Bare, BenchRecord, Circumstances } from './record.ts';
 import { type DiscardingStore, startDiscardingStore } from './store.ts';
 import { type Tool, toolVersion } from './tools.ts';
@@ -55,16 +56,21 @@ export class Lab {
 
   /** Gives `body` a lab and tidies up after it. */
   static async open(options: LabOptions, body: (lab: Lab) => Promise<void>): Promise<void> {
-    const targets = await mkdtemp(join(memoryDirectory(), 'blockferry-bench-'));
-    const store = await startDiscardingStore();
-    try {
-      const lab = new Lab(options, targets, store);
-      await mkdir(lab.inputs, { recursive: true });
-      await body(lab);
-    } finally {
-      await store.close();
-      await rm(targets, { recursive: true, force: true });
-    }
+    await withDirectory(memoryDirectory(), 'blockferry-bench-', async (targets) => {
+      const store = await startDiscardingStore();
+      try {
+        const lab = new Lab(options, targets, store);
+        await mkdir(lab.inputs, { recursive: true });
+        await body(lab);
+      } finally {
+        await store.close();
+      }
+    });
+  }
+
+  /** Removes what a bench has left among the targets. */
+  async clear(): Promise<void> {
+    for (const name of await readdir(this.targets)) await removeTree(join(this.targets, name));
   }
 
   /** A size of the full run, or `smokeBytes` in a smoke run. */

@@ -5,12 +5,16 @@
  * and the largest resident set of any one process. Wall time is taken here, from the start of the program to its end, in
  * milliseconds; it holds the start of GNU time itself, which is one.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import type { ChildProcess } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { killGroup, startGuarded, withDirectory } from './guard.ts';
 
-export const GNU_TIME = '/usr/bin/time';
+const GNU_TIME = '/usr/bin/time';
+/** Many times what the longest run takes: a program that hangs costs its row, not the bench. */
+const RUN_MS_MAX = 120_000;
 
 /** What one run cost. */
 export interface Cost {
@@ -35,8 +39,8 @@ export type Command = readonly [program: string, ...args: readonly string[]];
 
 /** Runs `command` to its end and says what it cost. @throws Error if it did not end with 0 */
 export async function measure(command: Command, options: CommandOptions = {}): Promise<Measured> {
-  const folder = await mkdtemp(join(tmpdir(), 'blockferry-measure-'));
-  try {
+  if (!existsSync(GNU_TIME)) throw new Error(`${GNU_TIME} is not installed (Debian package time)`);
+  return await withDirectory(tmpdir(), 'blockferry-measure-', async (folder) => {
     const figures = join(folder, 'figures');
     const timed: Command = [GNU_TIME, '--quiet', '--format=%U %S %M', `--output=${figures}`, ...command];
     const startedMs = performance.now();
@@ -44,30 +48,34 @@ export async function measure(command: Command, options: CommandOptions = {}): P
     const wallMs = performance.now() - startedMs;
     const [userSeconds = 0, systemSeconds = 0, peakKib = 0] = (await readFile(figures, 'utf8')).split(' ').map(Number);
     return { wallMs, cpuMs: 1000 * (userSeconds + systemSeconds), peakMib: peakKib / 1024, ...said };
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  });
 }
 
-/** Runs `command` to its end and gives what it said. @throws Error if it did not end with 0 */
+/** Runs `command` to its end and gives what it said. @throws Error if it did not end with 0, or not in time */
 export async function run(
   command: Command,
   options: CommandOptions = {},
 ): Promise<{ readonly stdout: string; readonly stderr: string }> {
   const child = start(command, options);
   const said = { stdout: textOf(child.stdout), stderr: textOf(child.stderr) };
+  let late = false;
+  const timer = setTimeout(() => {
+    late = true;
+    killGroup(child);
+  }, RUN_MS_MAX);
   const code = await new Promise<number | null>((resolve, reject) => {
     child.once('error', reject);
     child.once('close', resolve);
-  });
+  }).finally(() => clearTimeout(timer));
   const [stdout, stderr] = [said.stdout(), said.stderr()];
+  if (late) throw new Error(`${command.join(' ')} took longer than ${RUN_MS_MAX / 1000} s and was ended`);
   if (code !== 0) throw new Error(`${command.join(' ')} ended with ${code}: ${stderr || stdout}`);
   return { stdout, stderr };
 }
 
 /** Starts `command`; its output comes through pipes, which have to be read. */
 export function start([program, ...args]: Command, { cwd, env }: CommandOptions = {}): ChildProcess {
-  return spawn(program, args, { cwd, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+  return startGuarded(program, args, { cwd, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
 }
 
 /** All that a stream has said so far. */

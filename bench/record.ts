@@ -4,7 +4,7 @@
  */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { arch, cpus, release, totalmem } from 'node:os';
+import { arch, cpus, loadavg, release, totalmem } from 'node:os';
 import type { Cost } from './measure.ts';
 
 /** What holds for all records of one run of the bench. */
@@ -13,6 +13,8 @@ export interface Circumstances {
   readonly time: string;
   readonly commit: string;
   readonly machine: string;
+  /** Of the last minute before the run: what else the machine did. */
+  readonly load: number;
 }
 
 /** One run of one contestant. */
@@ -42,6 +44,26 @@ export interface SkippedRecord extends Circumstances {
   readonly reason: string;
 }
 
+/** Something that went wrong: one contestant of a race, or a whole bench. */
+export interface FailedRecord extends Circumstances {
+  readonly type: 'failed';
+  readonly bench: string;
+  readonly task?: string;
+  readonly contestant?: string;
+  readonly reason: string;
+}
+
+/** What a step of the kernel, or one call, takes: the best and the median of many. */
+export interface StepRecord extends Circumstances {
+  readonly type: 'step';
+  readonly bench: string;
+  readonly step: string;
+  /** Bytes that a step works on; 0 for one that has none. */
+  readonly bytes: number;
+  readonly bestUs: number;
+  readonly medianUs: number;
+}
+
 /** A program of others that ran. */
 export interface ToolRecord extends Circumstances {
   readonly type: 'tool';
@@ -50,23 +72,33 @@ export interface ToolRecord extends Circumstances {
   readonly version: string;
 }
 
-export type BenchRecord = RunRecord | SkippedRecord | ToolRecord;
+export type BenchRecord = RunRecord | StepRecord | SkippedRecord | FailedRecord | ToolRecord;
 
 /** A record as a bench makes it, before the circumstances are added. */
 export type Bare<T extends BenchRecord = BenchRecord> = T extends BenchRecord ? Omit<T, keyof Circumstances> : never;
 
+/** The commit of a checkout, and whether it is all that runs. */
+function commitOf(checkout: string): string {
+  const git = (...args: readonly string[]): string =>
+    execFileSync('git', ['-C', checkout, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+  try {
+    const changed = git('status', '--porcelain', '--', 'src', 'bench', 'package.json') === '' ? '' : ' with changes';
+    return `${git('rev-parse', '--short=12', 'HEAD')}${changed}`;
+  } catch {
+    return 'unknown';
+  }
+}
+
 /** Of this machine, this checkout and this minute. */
 export function circumstances(checkout: string): Circumstances {
-  const git = (...args: readonly string[]): string =>
-    execFileSync('git', ['-C', checkout, ...args], { encoding: 'utf8' }).trim();
-  const changed = git('status', '--porcelain', '--', 'src', 'bench', 'package.json') === '' ? '' : ' with changes';
   const [processor] = cpus();
   const memoryGib = Math.round(totalmem() / 1024 ** 3);
   const system = `${process.platform} ${release()} ${arch()}`;
   return {
     time: `${new Date().toISOString().slice(0, 16)}Z`,
-    commit: `${git('rev-parse', '--short=12', 'HEAD')}${changed}`,
+    commit: commitOf(checkout),
     machine: `${cpus().length} × ${processor?.model.trim()}, ${memoryGib} GiB, ${system}, Node ${process.versions.node}`,
+    load: Math.round(100 * loadavg()[0]!) / 100,
   };
 }
 

@@ -6,24 +6,30 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { Ferry } from './blockferry.ts';
+import { killGroup } from './guard.ts';
 import { cpuMsOf, peakMibOf, start } from './measure.ts';
 import type { Outcome } from './race.ts';
 
 const execute = promisify(execFile);
 const START_MS_MAX = 20_000;
+/** A tracker syncs its disk before it ends. */
+const STOP_MS_MAX = 20_000;
 const LOOK_MS = 20;
 
 export interface Served {
+  /** Of the first disk. */
   readonly uri: string;
+  readonly uris: readonly string[];
   /** What `work` costs the server. */
   readonly during: (work: () => Promise<Readonly<Record<string, number>>>) => Promise<Outcome>;
   readonly stop: () => Promise<void>;
 }
 
-function served(child: ChildProcess, uri: string): Served {
+function served(child: ChildProcess, uris: readonly string[]): Served {
   const pid = child.pid!;
   return {
-    uri,
+    uri: uris[0]!,
+    uris,
     during: async (work) => {
       const [before, startedMs] = [await cpuMsOf(pid), performance.now()];
       const counts = await work();
@@ -32,8 +38,10 @@ function served(child: ChildProcess, uri: string): Served {
     },
     stop: async () => {
       if (child.exitCode !== null) return;
+      const timer = setTimeout(() => killGroup(child), STOP_MS_MAX);
       child.kill('SIGINT');
       await once(child, 'exit');
+      clearTimeout(timer);
     },
   };
 }
@@ -46,7 +54,10 @@ export async function startTrack(ferry: Ferry): Promise<Served> {
   const line = await Promise.race([once(createInterface({ input: child.stdout! }), 'line'), ended]);
   ended.catch(() => {});
   const { exports } = JSON.parse(String(line[0])) as { exports: readonly { uri: string }[] };
-  return served(child, exports[0]!.uri);
+  return served(
+    child,
+    exports.map(({ uri }) => uri),
+  );
 }
 
 /** Starts qemu-nbd on a raw file, with a socket beside it. */
@@ -60,7 +71,7 @@ export async function startQemuNbd(disk: string): Promise<Served> {
     if (performance.now() > untilMs || child.exitCode !== null) throw new Error('qemu-nbd does not listen');
     await sleep(LOOK_MS);
   }
-  return served(child, `nbd+unix:///?socket=${socket}`);
+  return served(child, [`nbd+unix:///?socket=${socket}`]);
 }
 
 /** Makes a raw file that holds nothing. */

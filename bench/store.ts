@@ -1,9 +1,9 @@
 /** The store that a run sends to: the discarding server, in a process of its own. */
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { Counts } from './discarding-server.ts';
+import { startGuarded } from './guard.ts';
 
 export interface DiscardingStore {
   /** Of the account. */
@@ -14,11 +14,17 @@ export interface DiscardingStore {
   readonly close: () => Promise<void>;
 }
 
+const ANSWER_MS_MAX = 10_000;
+
+function soon(): { readonly signal: AbortSignal } {
+  return { signal: AbortSignal.timeout(ANSWER_MS_MAX) };
+}
+
 export async function startDiscardingStore(): Promise<DiscardingStore> {
   const program = fileURLToPath(new URL('./discarding-process.js', import.meta.url));
-  const child = spawn(process.execPath, [program], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = startGuarded(process.execPath, [program], { stdio: ['pipe', 'pipe', 'inherit'] });
   const ended = once(child, 'exit');
-  const lines = createInterface({ input: child.stdout });
+  const lines = createInterface({ input: child.stdout! });
   const [url] = (await Promise.race([
     once(lines, 'line'),
     ended.then(() => Promise.reject(new Error('the discarding server did not start'))),
@@ -26,10 +32,10 @@ export async function startDiscardingStore(): Promise<DiscardingStore> {
   const counting = new URL('/counts', url);
   return {
     url,
-    counts: async () => (await (await fetch(counting)).json()) as Counts,
-    reset: async () => void (await fetch(counting, { method: 'DELETE' })),
+    counts: async () => (await (await fetch(counting, soon())).json()) as Counts,
+    reset: async () => void (await fetch(counting, { ...soon(), method: 'DELETE' })),
     close: async () => {
-      child.stdin.end();
+      child.stdin!.end();
       await ended;
     },
   };
