@@ -28,6 +28,7 @@ export {
   type RetryPolicy,
 } from './retry.ts';
 export { RetryingStore } from './retrying-store.ts';
+export { SharedBandwidth } from './shared-bandwidth.ts';
 export { StagedParts } from './staged-parts.ts';
 export type {
   ByteRange,

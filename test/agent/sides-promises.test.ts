@@ -122,7 +122,12 @@ it('a failover that is refused leaves no directory that it made, and those that 
 
 it('what else lies where disks are brought back to stays: a home, and what its owner keeps there', async () => {
   const home = join(lab.directory, '.blockferry');
-  await failover({ ...homeOf('.blockferry') }, reference(), { ...request(), outDirectory: lab.directory, test: true });
+  let meanwhile: readonly string[] = [];
+  lab.onFailpoint = (name) => {
+    if (name === 'restore.after-data') meanwhile = readdirSync(home);
+  };
+  await failover(homeOf('.blockferry'), reference(), { ...request(), outDirectory: lab.directory, test: true });
+  expect(meanwhile).toEqual(['items']);
   expect(readdirSync(home)).toEqual(['items']);
   expect(existsSync(join(lab.directory, '.blockferry-out'))).toBe(false);
   expect(existsSync(disk)).toBe(true);

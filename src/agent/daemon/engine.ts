@@ -80,7 +80,7 @@ export class AgentEngine {
     this.#options = options;
     this.#config = options.config;
     const { lanes, bandwidth } = options.config;
-    this.#shares = new Shares(lanes, bandwidthAt(bandwidth, options.clock.nowMs()));
+    this.#shares = new Shares(options.clock, lanes, bandwidthAt(bandwidth, options.clock.nowMs()));
     this.#places = new WorkPlaces(placesOf(options.config));
     this.#followerPlaces = new WorkPlaces(placesOf(options.config));
     for (const machine of options.config.machines) this.#add(machine);

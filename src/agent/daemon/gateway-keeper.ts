@@ -7,9 +7,10 @@ import { Gateway, type GatewayConfig, type GatewayEvent } from '../../gateway/in
 import type { Ports } from '../../ports.ts';
 import { Lanes } from '../../transport/index.ts';
 import { BacklogForecast, spaceVerdict } from '../policy/index.ts';
-import { LANES_MAX, TransferLimits } from '../transfer-limits.ts';
+import { LANES_MAX } from '../transfer-limits.ts';
 import type { Session } from '../types.ts';
 import { type AgentGatewayStatus, gatewayHealth } from './gateway-health.ts';
+import { contextOf, limitsOf } from './operation-context.ts';
 import type { ActiveShare, Shares } from './shares.ts';
 import type { AgentHappening } from './types.ts';
 
@@ -43,10 +44,7 @@ export class GatewayKeeper {
     const { clock } = ports;
     // It is always active: what others bring is not foreseen.
     const share = shares.enter({ lanes: { min: 4, max: LANES_MAX }, part: 1 });
-    const lanesOf = (lanes: number): number => Math.min(LANES_MAX, lanes);
-    const limits = new TransferLimits(clock, lanesOf(share.share.lanes), share.share.bandwidthBytesPerSecond);
-    share.onShare((now) => limits.set(lanesOf(now.lanes), now.bandwidthBytesPerSecond));
-    const { requests: limit, bandwidth } = limits;
+    const { requests: limit, bandwidth } = limitsOf(contextOf(share, new AbortController().signal), clock);
     try {
       const gateway = await Gateway.start({
         ...{ config, ports, environment, spaceRule: spaceVerdict },

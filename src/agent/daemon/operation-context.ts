@@ -1,5 +1,7 @@
 /** What an operation of the agent runs with, and what its errors are. */
 import { BlockferryError, isBlockferryError } from '../../errors.ts';
+import type { Clock } from '../../ports.ts';
+import { type Limits, TransferLimits } from '../transfer-limits.ts';
 import type { ActiveShare } from './shares.ts';
 import type { OperationContext } from './types.ts';
 
@@ -7,6 +9,7 @@ import type { OperationContext } from './types.ts';
 export function contextOf(active: ActiveShare, signal: AbortSignal): OperationContext {
   return {
     signal,
+    bandwidth: active.bandwidth,
     get lanes() {
       return active.share.lanes;
     },
@@ -15,6 +18,13 @@ export function contextOf(active: ActiveShare, signal: AbortSignal): OperationCo
     },
     onShare: (listener) => active.onShare(listener),
   };
+}
+
+/** Limits of requests that follow a share as long as it is there. */
+export function limitsOf(active: Pick<OperationContext, 'lanes' | 'bandwidth' | 'onShare'>, clock: Clock): Limits {
+  const limits = new TransferLimits(clock, active.lanes);
+  active.onShare(({ lanes }) => limits.set(lanes, undefined));
+  return { requests: limits.requests, bandwidth: active.bandwidth };
 }
 
 /** Why something that ran was stopped. */

@@ -18,8 +18,8 @@ import { resync } from '../resync.ts';
 import { ship } from '../ship.ts';
 import { shipTogether } from '../ship-together.ts';
 import { retentionFacts, retentionFault } from '../sides/index.ts';
-import { TransferLimits } from '../transfer-limits.ts';
 import type { ProtectRequest, Session, ShipRequest } from '../types.ts';
+import { limitsOf } from './operation-context.ts';
 import type {
   AgentProcesses,
   AppConsistency,
@@ -105,10 +105,7 @@ export function groupOperations(
 
 /** The limits of a session follow the share as long as the operation runs. */
 export function sessionOf(base: SessionBase, context: OperationContext): Session {
-  const { lanes, bandwidthBytesPerSecond, signal } = context;
-  const limits = new TransferLimits(base.ports.clock, lanes, bandwidthBytesPerSecond);
-  context.onShare((share) => limits.set(share.lanes, share.bandwidthBytesPerSecond));
-  return { ...base, signal, limits };
+  return { ...base, signal: context.signal, limits: limitsOf(context, base.ports.clock) };
 }
 
 /** @throws CONFIG_INVALID if the item is another one than the configuration describes */

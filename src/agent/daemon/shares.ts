@@ -4,6 +4,8 @@
  * Everybody who is active has at least one lane: where more are active than there are lanes, a few requests too many are
  * better than a machine that waits for one whose store is down.
  */
+import type { Clock } from '../../ports.ts';
+import { Bandwidth, SharedBandwidth } from '../../transport/index.ts';
 import { fairLanes } from '../policy/index.ts';
 import type { Share } from './types.ts';
 
@@ -16,6 +18,8 @@ export interface ShareWish {
 /** A place among the active. */
 export interface ActiveShare {
   readonly share: Share;
+  /** What its requests ask: its share of the cap, and what the others leave of theirs unless it is throttled. */
+  readonly bandwidth: Pick<Bandwidth, 'take'>;
   onShare(listener: (share: Share) => void): void;
   leave(): void;
 }
@@ -23,11 +27,16 @@ export interface ActiveShare {
 class Place implements ActiveShare {
   share: Share = { lanes: 1, bandwidthBytesPerSecond: undefined };
   readonly wish: ShareWish;
+  readonly bandwidth: Pick<Bandwidth, 'take'>;
+  /** Of who is throttled: it has no more than its part, whoever is idle. */
+  readonly #own: Bandwidth | undefined;
   readonly #listeners: ((share: Share) => void)[] = [];
   readonly #leave: (place: Place) => void;
 
-  constructor(wish: ShareWish, leave: (place: Place) => void) {
+  constructor(wish: ShareWish, part: Pick<Bandwidth, 'take'>, clock: Clock, leave: (place: Place) => void) {
     this.wish = wish;
+    this.#own = wish.part < 1 ? new Bandwidth(clock) : undefined;
+    this.bandwidth = this.#own ? inSeries(this.#own, part) : part;
     this.#leave = leave;
   }
 
@@ -39,6 +48,7 @@ class Place implements ActiveShare {
     const { lanes, bandwidthBytesPerSecond } = this.share;
     if (share.lanes === lanes && share.bandwidthBytesPerSecond === bandwidthBytesPerSecond) return;
     this.share = share;
+    this.#own?.setBytesPerSecond(share.bandwidthBytesPerSecond);
     for (const listener of this.#listeners) listener(share);
   }
 
@@ -47,18 +57,27 @@ class Place implements ActiveShare {
   }
 }
 
+function inSeries(...all: readonly Pick<Bandwidth, 'take'>[]): Pick<Bandwidth, 'take'> {
+  const take = async (lengthBytes: number, signal?: AbortSignal): Promise<void> => {
+    for (const each of all) await each.take(lengthBytes, signal);
+  };
+  return { take };
+}
+
 export class Shares {
   readonly #active: Set<Place> = new Set();
+  readonly #clock: Clock;
+  readonly #bandwidth: SharedBandwidth;
   #lanes: number;
-  #bandwidthBytesPerSecond: number | undefined;
 
-  constructor(lanes: number, bandwidthBytesPerSecond?: number) {
+  constructor(clock: Clock, lanes: number, bandwidthBytesPerSecond?: number) {
+    this.#clock = clock;
+    this.#bandwidth = new SharedBandwidth(clock, bandwidthBytesPerSecond);
     this.#lanes = lanes;
-    this.#bandwidthBytesPerSecond = bandwidthBytesPerSecond;
   }
 
   enter(wish: ShareWish): ActiveShare {
-    const place = new Place(wish, (left) => {
+    const place = new Place(wish, this.#bandwidth.part(), this.#clock, (left) => {
       if (this.#active.delete(left)) this.#deal();
     });
     this.#active.add(place);
@@ -69,7 +88,7 @@ export class Shares {
   /** What there is in all, from now on. */
   set(lanes: number, bandwidthBytesPerSecond: number | undefined): void {
     this.#lanes = lanes;
-    this.#bandwidthBytesPerSecond = bandwidthBytesPerSecond;
+    this.#bandwidth.setBytesPerSecond(bandwidthBytesPerSecond);
     this.#deal();
   }
 
@@ -77,21 +96,13 @@ export class Shares {
     const places = [...this.#active];
     const wishes = places.map(({ wish }) => ({ wantsMin: wish.lanes.min, wantsMax: wish.lanes.max }));
     const lanes = fairLanes(this.#lanes, wishes);
+    const all = this.#bandwidth.bytesPerSecond;
     for (const [i, place] of places.entries()) {
+      const { part } = place.wish;
       place.give({
-        lanes: Math.max(1, Math.floor(lanes[i]! * place.wish.part)),
-        bandwidthBytesPerSecond: this.#bandwidthOf(place.wish, places),
+        lanes: Math.max(1, Math.floor(lanes[i]! * part)),
+        bandwidthBytesPerSecond: all === undefined ? undefined : Math.max(1, Math.floor((all / places.length) * part)),
       });
     }
-  }
-
-  /** An even share; what those that are throttled leave of theirs is given to those that are not. */
-  #bandwidthOf({ part }: ShareWish, places: readonly Place[]): number | undefined {
-    const all = this.#bandwidthBytesPerSecond;
-    if (all === undefined) return undefined;
-    const even = all / places.length;
-    const left = places.reduce((sum, { wish }) => sum + even * (1 - wish.part), 0);
-    const unthrottled = places.filter(({ wish }) => wish.part >= 1).length;
-    return Math.max(1, Math.floor(part < 1 ? even * part : even + left / unthrottled));
   }
 }

@@ -15,6 +15,7 @@ import type {
   SpaceVerdict,
   StatisticsJson,
 } from '../policy/index.ts';
+import type { Limits } from '../transfer-limits.ts';
 import type { ApplyReport, KeySource, MirrorReport, ShipReport, SyncReport } from '../types.ts';
 import type { AgentGatewayStatus, GatewayFinding } from './gateway-health.ts';
 
@@ -121,13 +122,15 @@ export interface FailbackConfig {
 /** Part of what all machines may use, of one that is active. */
 export interface Share {
   readonly lanes: number;
-  /** undefined: no cap. */
+  /** What it has where all want theirs; undefined: no cap. */
   readonly bandwidthBytesPerSecond: number | undefined;
 }
 
 /** What every operation runs with. The share is that of the moment. */
 export interface OperationContext extends Share {
   readonly signal: AbortSignal;
+  /** What is asked before bytes are sent: the share, and what others leave of theirs. */
+  readonly bandwidth: Limits['bandwidth'];
   /** Calls `listener` whenever the share changes, as long as the operation runs. */
   onShare(listener: (share: Share) => void): void;
 }
