@@ -8,6 +8,7 @@
 import { abortedError, BlockferryError, throwIfAborted } from '../errors.ts';
 import type { Clock } from '../ports.ts';
 import { azureError, type Request } from './azure-errors.ts';
+import type { AzureWire } from './azure-wire.ts';
 import { shared } from './signals.ts';
 import type { CallOptions } from './store.ts';
 import type { TransportChecksum } from './transport-checksum.ts';
@@ -25,6 +26,7 @@ export interface AttemptLimits {
 /** How a store sends; shared by all its blobs and objects. */
 export interface AzureSettings extends AttemptLimits {
   readonly transportChecksum: TransportChecksum;
+  readonly wire: AzureWire;
 }
 
 function timeoutError(request: Request, timeoutMs: number): BlockferryError {

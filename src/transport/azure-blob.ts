@@ -24,7 +24,7 @@ import type {
   ReadOptions,
   WriteGuard,
 } from './store.ts';
-import { checksumOf } from './transport-checksum.ts';
+import { checksumHeaders } from './transport-checksum.ts';
 
 function guardConditions(guard: WriteGuard): PageBlobRequestConditions {
   const sequence = { ifSequenceNumberEqualTo: guard.fence };
@@ -81,13 +81,17 @@ export class AzurePageBlob implements PageBlob {
   async write(bytes: Uint8Array, offset: number, guard: WriteGuard, options?: CallOptions): Promise<void> {
     checkWrite(this.key, offset, bytes.byteLength, await this.#size(options));
     const body = asBuffer(bytes);
-    const checksum = checksumOf(this.#settings.transportChecksum, body);
+    const { wire, transportChecksum } = this.#settings;
+    const headers = {
+      'x-ms-page-write': 'update',
+      'x-ms-range': `bytes=${offset}-${offset + body.byteLength - 1}`,
+      'x-ms-if-sequence-number-eq': String(guard.fence),
+      ...(guard.leaseId === undefined ? {} : { 'x-ms-lease-id': guard.leaseId }),
+      ...checksumHeaders(transportChecksum, body),
+    };
+    const upload = { url: this.#client.url, query: { comp: 'page' }, headers, body };
     await this.#attempt(`Put Page at offset ${offset}`, body.byteLength, options, (abortSignal) =>
-      this.#client.uploadPages(body, offset, body.byteLength, {
-        abortSignal,
-        conditions: guardConditions(guard),
-        ...checksum,
-      }),
+      wire.upload(upload, abortSignal),
     );
   }
 

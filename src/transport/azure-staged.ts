@@ -14,7 +14,7 @@ import type { Random } from '../ports.ts';
 import { type AzureSettings, attempt } from './azure-attempt.ts';
 import { StagedParts } from './staged-parts.ts';
 import type { CallOptions, StagedObject } from './store.ts';
-import { checksumOf } from './transport-checksum.ts';
+import { checksumHeaders } from './transport-checksum.ts';
 
 const STAGING_ID_BYTES = 16;
 /** Of one block in the XML of a list. */
@@ -38,14 +38,11 @@ export class AzureStagedObject implements StagedObject {
   async put(index: number, bytes: Uint8Array, options?: CallOptions): Promise<void> {
     this.#parts.check(index, bytes.byteLength);
     const body = asBuffer(bytes);
-    const checksum = checksumOf(this.#settings.transportChecksum, body);
+    const { wire, transportChecksum } = this.#settings;
+    const query = { comp: 'block', blockid: this.#blockId(index) };
+    const upload = { url: this.#client.url, query, headers: checksumHeaders(transportChecksum, body), body };
     const request = { subject: this.#key, operation: `Put Block ${index}` };
-    await attempt(this.#settings, request, body.byteLength, options, (abortSignal) =>
-      this.#client.stageBlock(this.#blockId(index), body, body.byteLength, {
-        abortSignal,
-        ...checksum,
-      }),
-    );
+    await attempt(this.#settings, request, body.byteLength, options, (abortSignal) => wire.upload(upload, abortSignal));
     this.#parts.stored(index, body.byteLength);
   }
 

@@ -6,6 +6,7 @@ import type { TokenCredential } from '@azure/identity';
 import { AnonymousCredential, ContainerClient, StorageSharedKeyCredential } from '@azure/storage-blob';
 import type { AzureSettings } from './azure-attempt.ts';
 import { AzureStore } from './azure-store.ts';
+import { AzureWire } from './azure-wire.ts';
 import type { OpenStoreOptions } from './open-store.ts';
 import type { Store } from './store.ts';
 import { addressOf, EMULATOR_ACCOUNT, usage } from './store-url.ts';
@@ -77,10 +78,12 @@ export async function openAzure(url: URL, options: OpenStoreOptions): Promise<St
     retryOptions: { maxTries: 1 },
     userAgentOptions: { userAgentPrefix: 'blockferry' },
   });
+  const signing = credential instanceof AnonymousCredential ? 'anonymous' : credential;
   const settings: AzureSettings = {
     clock: options.ports.clock,
     timeoutMs: options.attemptTimeoutMs ?? ATTEMPT_TIMEOUT_MS,
     transportChecksum: options.transportChecksum ?? (address.account === EMULATOR_ACCOUNT ? 'md5' : 'crc64'),
+    wire: new AzureWire(signing, options.ports.clock),
   };
   const shown = address.prefix === '' ? target : `${target}/${address.prefix}`;
   return new AzureStore({ container, prefix: address.prefix, url: shown, settings, random: options.ports.random });

@@ -16,13 +16,12 @@ export type TransportChecksum = 'crc64' | 'md5' | 'none';
 
 const NO_BYTES: Uint8Array = new Uint8Array(0);
 
-/** What a write says of its body. */
-export function checksumOf(
-  kind: TransportChecksum,
-  body: Uint8Array,
-): { readonly transactionalContentCrc64?: Uint8Array; readonly transactionalContentMD5?: Uint8Array } {
+/** The header in which a write says what its body is. */
+export function checksumHeaders(kind: TransportChecksum, body: Uint8Array): Readonly<Record<string, string>> {
   if (kind === 'none') return {};
-  return kind === 'md5' ? { transactionalContentMD5: md5(body) } : { transactionalContentCrc64: crc64(body) };
+  return kind === 'md5'
+    ? { 'content-md5': md5(body).toString('base64') }
+    : { 'x-ms-content-crc64': crc64(body).toString('base64') };
 }
 
 /** What a range read asks for. */
