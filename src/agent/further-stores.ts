@@ -1,5 +1,5 @@
-/** What the further stores of an item hold, for status. A store that does not answer is told as that, and delays no other. */
-import { isBlockferryError } from '../errors.ts';
+/** What the further stores of an item hold, and whose they are. A store that does not answer is told as that, and delays no other. */
+import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { openReplica } from '../replica/index.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
 import { publicUrl, sessionSignal, withStore } from './open-item.ts';
@@ -51,5 +51,34 @@ export async function newestPointMs(session: Session, name: string, url: string)
   } catch (error) {
     if (isBlockferryError(error, 'REPLICA_NOT_FOUND', 'STORE_NOT_FOUND')) return undefined;
     throw error;
+  }
+}
+
+/**
+ * Whether a side took over in one of the further stores: a root of the first store does not know. One that cannot be looked at is told,
+ * and no reason to keep a machine stopped. @throws SPLIT_BRAIN
+ */
+export async function refuseTakenOver(session: Session, { also = [], name }: ItemState, epoch: number): Promise<void> {
+  const master = await new LocalItem(session.home, name, session.ports.files).loadMaster();
+  if (!master) return;
+  await Promise.all(also.map((url) => refuseLaterEpoch(session, url, master, epoch)));
+}
+
+async function refuseLaterEpoch(session: Session, url: string, master: Uint8Array, epoch: number): Promise<void> {
+  try {
+    await withStore(session, url, async (store) => {
+      const { record } = await openReplica(store, { master }, undefined, { signal: sessionSignal(session) });
+      const { owner } = record.root;
+      if (owner.epoch <= epoch) return;
+      throw new BlockferryError('SPLIT_BRAIN', `another side took over in ${publicUrl(url)}: epoch ${owner.epoch}`, {
+        facts: { url: publicUrl(url), epoch: owner.epoch, own: epoch },
+        hint: 'stop the machine there first; the way back is to let this store follow that one, then blockferry failback',
+      });
+    });
+  } catch (error) {
+    if (!isBlockferryError(error) || error.code === 'SPLIT_BRAIN' || error.area === 'aborted') throw error;
+    if (error.code === 'REPLICA_NOT_FOUND') return;
+    const message = `whether a side took over in ${publicUrl(url)} is not known: ${error.message}`;
+    session.onEvent?.({ type: 'notice', code: 'STORE_UNSEEN', message });
   }
 }

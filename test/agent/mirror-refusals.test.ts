@@ -2,9 +2,9 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { loadConfig } from '../../src/agent/daemon/index.ts';
 import { followOperations } from '../../src/agent/daemon/operations.ts';
-import { addKey, apply, mirror, prune, removeKey, rotateKey, ship } from '../../src/agent/index.ts';
+import { addKey, apply, cancel, mirror, prune, removeKey, rotateKey, ship } from '../../src/agent/index.ts';
 import { LocalItem } from '../../src/agent/local-state.ts';
-import type { MirrorReport } from '../../src/agent/types.ts';
+import type { MirrorReport, Session } from '../../src/agent/types.ts';
 import { assertReplicating, baseKey, Committer, generateKeyFile, logKey } from '../../src/replica/index.ts';
 import { addEpoch } from '../../src/replica/keyring.ts';
 import { noise, prose } from '../chunker/support.ts';
@@ -126,6 +126,30 @@ describe('sides', () => {
     expect(await item.mirror()).toMatchObject({ by: 'owner', points: 0 });
     expect((await item.replicaAt()).record.root.owner).toMatchObject({ phase: 'synced', point });
     expect(await item.mirror()).toMatchObject({ by: 'nothing' });
+  });
+
+  it('a machine that was stopped and taken over in the second store is not let go on by a cancel', async () => {
+    await begin();
+    const local = new LocalItem(item.session.home, 'web', item.lab.ports.files);
+    const point = (await item.pointsAt()).at(-1)!;
+    await item.commitAt(FIRST_URL, ({ owner }) => ({ owner: { ...owner, phase: 'synced', point } }));
+    await item.mirror();
+    await item.takeOver(SECOND_URL, point, 7);
+    await local.save({ ...(await local.load()), also: [SECOND_URL] });
+    await expect(cancel(item.session, 'web')).rejects.toMatchObject({
+      code: 'SPLIT_BRAIN',
+      facts: { epoch: 2, own: 1 },
+    });
+    expect((await item.replicaAt(FIRST_URL)).record.root.owner.phase).toBe('synced');
+    // Who cannot be asked keeps nobody stopped.
+    const notices: string[] = [];
+    const told: Session = {
+      ...item.session,
+      onEvent: (event) => event.type === 'notice' && notices.push(event.code),
+    };
+    await item.damage(SECOND_URL, 'root');
+    expect(await cancel(told, 'web')).toMatchObject({ resumed: true });
+    expect(notices).toContain('STORE_UNSEEN');
   });
 
   it('points that the first store gave up with a failover are given up with the next one that comes', async () => {

@@ -1,6 +1,7 @@
 /** cancel: what was brought back and not committed is removed, and an owner that had stopped goes on. Nothing else is lost. */
 import { BlockferryError, isBlockferryError } from '../../errors.ts';
 import { Committer, discardStage, isOwner } from '../../replica/index.ts';
+import { refuseTakenOver } from '../further-stores.ts';
 import { LocalItem } from '../local-state.ts';
 import { type OwnReplica, sessionSignal, withOwn } from '../open-item.ts';
 import { refuseIllegal } from '../refuse.ts';
@@ -99,6 +100,7 @@ function resume(session: Session, name: string): Promise<boolean> {
       const wereStopped = await tracking.writes.isStopped();
       const hadStopped = root.owner.phase === 'synced';
       if (!wereStopped && !hadStopped) return false;
+      await refuseTakenOver(session, own.state, root.owner.epoch);
       // A new root even where this one says so: a late "synced" of a run that was killed must not come behind it.
       if (hadStopped || root.owner.phase === 'replicating') await replicateAgain(session, own);
       await tracking.writes.stop(false);
