@@ -3,7 +3,7 @@
  * looked at is a fact too: a store that does not answer, a key that is gone, a chain that is broken.
  */
 import { type BlockferryError, isBlockferryError } from '../errors.ts';
-import { isOwner, outstandingLogs, type Replica, type Root } from '../replica/index.ts';
+import { isOwner, outstandingLogs, type Replica, type Root, settledRecord } from '../replica/index.ts';
 import {
   ControlClient,
   controlPath,
@@ -16,7 +16,7 @@ import {
 import { openDisk } from '../vhd/index.ts';
 import type { ErrorFacts, ItemFacts, ReplicaFacts, TrackingFacts, WaitingFacts } from './life/index.ts';
 import { type ItemState, LocalItem } from './local-state.ts';
-import { publicUrl, withOwn, withReplica } from './open-item.ts';
+import { publicUrl, sessionSignal, withOwn, withReplica } from './open-item.ts';
 import { type FailoverRecord, loadFailover } from './sides/record.ts';
 import { trackedItem } from './tracking.ts';
 import type { Session } from './types.ts';
@@ -57,7 +57,7 @@ export async function observeItem(session: Session, name: string): Promise<Obser
     ...(local && 'error' in local ? { localError: local.error } : {}),
     ...('error' in opened
       ? { replicaError: atStore(opened.error, state?.url ?? record?.url ?? ''), wasSeen: await wasSeen(item) }
-      : { replica: replicaFacts(opened.value.record.root, state?.side, backlogBytes) }),
+      : { replica: replicaFacts(opened.value, state?.side, backlogBytes) }),
     ...('error' in source ? { sourceError: source.error } : {}),
     ...(tracking ? { tracking } : {}),
     ...(record ? { waiting: waitingFacts(record) } : {}),
@@ -66,9 +66,15 @@ export async function observeItem(session: Session, name: string): Promise<Obser
     facts,
     ...(state ? { state } : {}),
     ...(record ? { url: record.url } : {}),
-    ...('value' in opened ? { replica: opened.value } : {}),
+    ...('value' in opened ? { replica: opened.value.replica } : {}),
     ...(tracker ? { tracker } : {}),
   };
+}
+
+interface Opened {
+  readonly replica: Replica;
+  /** The same root, or the one where it belongs: points that only a gateway has are not safe yet. */
+  readonly settled: Root;
 }
 
 /** The replica of an item, or the one that disks were brought back from to a home that has no item of the name. */
@@ -77,8 +83,12 @@ function openReplicaOf(
   name: string,
   state: ItemState | undefined,
   record: FailoverRecord | undefined,
-): Promise<Replica> {
-  const open = async (replica: Replica): Promise<Replica> => replica;
+): Promise<Opened> {
+  const signal = sessionSignal(session);
+  const open = async (replica: Replica): Promise<Opened> => ({
+    replica,
+    settled: (await settledRecord(replica, { signal })).root,
+  });
   if (state || !record) return withOwn(session, name, ({ replica }) => open(replica));
   return withReplica(session, { name, url: record.url, keys: record.keys }, open);
 }
@@ -110,9 +120,10 @@ function atStore(error: ErrorFacts, url: string): ErrorFacts {
   return isKnown ? error : { ...error, message: `${message}, at ${place}` };
 }
 
-function replicaFacts(root: Root, side: Uint8Array | undefined, backlogBytes: number): ReplicaFacts {
+function replicaFacts({ replica, settled }: Opened, side: Uint8Array | undefined, backlogBytes: number): ReplicaFacts {
+  const { root } = replica.record;
   const { phase, epoch, point, sinceMs } = root.owner;
-  const newest = root.points.at(-1);
+  const newest = settled.points.at(-1);
   const outstanding = outstandingLogs(root);
   return {
     owner: {

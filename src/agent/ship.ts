@@ -4,7 +4,7 @@
  */
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { ChangeLog, orderChain } from '../hrl/index.ts';
-import { assertReplicating, settledRecord, shipLogs } from '../replica/index.ts';
+import { assertReplicating, checkAnchor, settledRecord, shipLogs } from '../replica/index.ts';
 import type { ClosedLog, Rotation } from '../tracker/index.ts';
 import { LocalItem } from './local-state.ts';
 import {
@@ -72,12 +72,16 @@ export function headsOf({ replica }: OwnReplica): readonly string[] {
 
 /**
  * Per disk the last log that the replica has where it belongs: behind a gateway, those that follow are kept until they are there too.
- * @throws REPLICA_OTHER_SIDE where another side took over meanwhile
+ * @throws REPLICA_OTHER_SIDE where another side took over meanwhile, REPLICA_ROLLED_BACK
  */
 export async function settledHeads(session: Session, own: OwnReplica): Promise<readonly string[]> {
   if (own.replica.store.settled === undefined) return headsOf(own);
-  const { root, hash } = await settledRecord(own.replica, { signal: sessionSignal(session) });
+  const settled = await settledRecord(own.replica, { signal: sessionSignal(session) });
+  const { root, hash } = settled;
   assertReplicating(root, own.state.side);
+  // An old root proves that it was there once, not that it still is the newest: nobody may lead us back to it.
+  const anchor = await own.item.loadAnchor();
+  if (anchor) checkAnchor(settled, anchor, own.replica.store.url);
   await own.saveAnchor({ generation: root.generation, hash });
   return root.disks.map(({ head }) => head);
 }

@@ -89,7 +89,7 @@ export class Gateway {
   async close(): Promise<void> {
     const { server, replicas, lock } = this.#running;
     await server.close();
-    await replicas.close();
+    await replicas.close(() => this.#stagings.close());
     await lock.release();
   }
 

@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
-import { BlockferryError } from '../errors.ts';
+import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { GATEWAY_REPLICAS_MAX } from '../limits.ts';
 import type { Ports } from '../ports.ts';
 import { openStore, Retry, type RetryPolicy, type Store } from '../transport/index.ts';
@@ -17,6 +17,8 @@ import { Uploader } from './uploader.ts';
 const UPLOAD_POLICY: RetryPolicy = { triesMax: 5, elapsedMsMax: 120_000, firstWaitMs: 250, waitMsMax: 5_000 };
 const PLACE_FILE = 'place';
 const PLACE_BYTES_MAX = 4096;
+/** How often a queue is tried that could not be opened, though nobody asks for it. */
+const RESUME_EVERY_MS = 30_000;
 
 interface OpenReplica {
   readonly place: string;
@@ -24,8 +26,6 @@ interface OpenReplica {
   readonly uploader: Uploader;
   readonly store: SpoolingStore;
   readonly forecast: Forecast;
-  /** Requests under way. */
-  users: number;
 }
 
 export type ReplicasOptions = Omit<GatewayOptions, 'config' | 'spaceRule'> & {
@@ -36,32 +36,63 @@ export type ReplicasOptions = Omit<GatewayOptions, 'config' | 'spaceRule'> & {
 export class Replicas {
   readonly #options: ReplicasOptions;
   #stores: GatewayConfig['stores'];
-  /** By place, the one used longest ago first. */
   readonly #open: Map<string, Promise<OpenReplica>> = new Map();
+  /** By place, the one used longest ago first. */
   readonly #ready: Map<string, OpenReplica> = new Map();
+  /** Requests under way, by place: counted before the replica is open. */
+  readonly #users: Map<string, number> = new Map();
+  readonly #working: Set<Promise<unknown>> = new Set();
+  /** Writes that wait in a directory that could not be opened: why, by place. */
+  readonly #stranded: Map<string, GatewayReplicaStatus> = new Map();
+  readonly #ended: AbortController = new AbortController();
+  #resuming: Promise<void> = Promise.resolve();
 
   constructor(options: ReplicasOptions, stores: GatewayConfig['stores']) {
     this.#options = options;
     this.#stores = stores;
   }
 
-  /** Opens what still has to reach a store. */
+  /** Opens what still has to reach a store, or to be looked at by a person; what cannot be opened is tried again. */
   async resume(): Promise<void> {
-    const { ports, cacheDirectory, onEvent } = this.#options;
+    const { ports, cacheDirectory } = this.#options;
     await ports.files.makeDirectory(cacheDirectory);
+    await this.#resumeOnce();
+    this.#resuming = this.#keepResuming();
+  }
+
+  async #keepResuming(): Promise<void> {
+    const { signal } = this.#ended;
+    while (this.#stranded.size > 0 && !signal.aborted) {
+      await this.#options.ports.clock.sleep(RESUME_EVERY_MS, signal).catch(() => {});
+      if (!signal.aborted) await this.#resumeOnce().catch(() => {});
+    }
+  }
+
+  async #resumeOnce(): Promise<void> {
+    const { ports, cacheDirectory } = this.#options;
     for (const { name, kind } of await ports.files.list(cacheDirectory)) {
-      if (kind !== 'directory') continue;
       const directory = join(cacheDirectory, name);
-      const place = await readPlace(directory, ports);
-      const holds = (await ports.files.list(directory)).some((entry) => entry.name.endsWith('.write'));
-      if (place === undefined || !holds) continue;
+      if (kind !== 'directory' || !(await isOfUse(directory, ports))) continue;
       try {
-        await this.#find(place.place);
+        const found = await readPlace(directory, ports);
+        if (!found) throw nameless(directory);
+        if (!this.#open.has(found.place)) await this.#find(found.place);
+        this.#stranded.delete(directory);
       } catch (error) {
-        const reason = error instanceof Error ? error.message : String(error);
-        onEvent({ type: 'fault', message: `${directory} holds writes for ${place.place}, which wait: ${reason}` });
+        this.#strand(directory, error);
       }
     }
+  }
+
+  #strand(directory: string, error: unknown): void {
+    const { ports, onEvent } = this.#options;
+    const [code, message] = isBlockferryError(error) ? [error.code, error.message] : ['UNEXPECTED', String(error)];
+    const before = this.#stranded.get(directory)?.failure;
+    const failure = { code, message, sinceMs: before?.sinceMs ?? ports.clock.nowMs() };
+    const nothing = { url: '', queuedBytes: 0, points: 0, refused: [] };
+    this.#stranded.set(directory, { place: directory, ...nothing, failure });
+    if (before?.message === message) return;
+    onEvent({ type: 'fault', message: `${directory} holds writes, which wait: ${message}` });
   }
 
   /** Stores as a new configuration names them; replicas that are open keep theirs. */
@@ -76,32 +107,46 @@ export class Replicas {
 
   /** Runs `work` with the view of a replica. @throws STORE_REFUSED where the place is none of this gateway */
   async use<T>(place: string, work: (store: Store) => Promise<T>): Promise<T> {
-    const replica = await this.#find(place);
-    replica.users += 1;
+    const users = this.#users.get(place) ?? 0;
+    this.#users.set(place, users + 1);
+    const working = this.#find(place).then(({ store }) => work(store));
+    this.#working.add(working);
     try {
-      return await work(replica.store);
+      return await working;
     } finally {
-      replica.users -= 1;
+      this.#working.delete(working);
+      const left = this.#users.get(place)! - 1;
+      if (left > 0) this.#users.set(place, left);
+      else this.#users.delete(place);
     }
   }
 
   async status(): Promise<readonly GatewayReplicaStatus[]> {
     const open = [...this.#ready.values()].sort((a, b) => (a.place < b.place ? -1 : 1));
-    return await Promise.all(open.map(statusOf));
+    return [...(await Promise.all(open.map(statusOf))), ...this.#stranded.values()];
   }
 
-  async close(): Promise<void> {
-    const open = await Promise.allSettled(this.#open.values());
-    for (const result of open) if (result.status === 'fulfilled') await closeReplica(result.value);
+  /** Waits until nothing writes to the cache any more: the next process may have it then. `end`: what uses the stores besides. */
+  async close(end: () => Promise<void> = async () => {}): Promise<void> {
+    this.#ended.abort();
+    await this.#resuming;
+    const open = (await Promise.allSettled(this.#open.values())).flatMap((result) =>
+      result.status === 'fulfilled' ? [result.value] : [],
+    );
+    for (const { uploader } of open) await uploader.close();
+    await Promise.allSettled([...this.#working]);
+    await end();
+    for (const { store } of open) await store.close();
   }
 
   async #find(place: string): Promise<OpenReplica> {
     const found = this.#open.get(place);
     if (found !== undefined) {
-      this.#open.delete(place);
-      this.#open.set(place, found);
-      return await found;
+      const replica = await found;
+      if (this.#ready.delete(place)) this.#ready.set(place, replica);
+      return replica;
     }
+    this.#ended.signal.throwIfAborted();
     const opening = this.#openReplica(place);
     this.#open.set(place, opening);
     try {
@@ -135,7 +180,7 @@ export class Replicas {
     });
     const view = new SpoolingStore({ store, spool, uploader, lanes, ports, admit });
     uploader.wake();
-    return { place, spool, uploader, store: view, forecast, users: 0 };
+    return { place, spool, uploader, store: view, forecast };
   }
 
   #urlOf(place: string): string {
@@ -149,19 +194,16 @@ export class Replicas {
   }
 
   async #makeRoom(): Promise<void> {
-    for (const [place, replica] of [...this.#ready]) {
+    for (const [place, { spool, uploader, store }] of [...this.#ready]) {
       if (this.#ready.size <= GATEWAY_REPLICAS_MAX) return;
-      if (replica.users > 0 || replica.spool.usedBytes > 0) continue;
+      const isKept = (await spool.refused()).length > 0;
+      if (isKept || this.#users.has(place) || spool.usedBytes > 0) continue;
       this.#ready.delete(place);
       this.#open.delete(place);
-      await closeReplica(replica);
+      await uploader.close();
+      await store.close();
     }
   }
-}
-
-async function closeReplica({ uploader, store }: OpenReplica): Promise<void> {
-  await uploader.close();
-  await store.close();
 }
 
 async function statusOf({ place, spool, uploader, store, forecast }: OpenReplica): Promise<GatewayReplicaStatus> {
@@ -173,36 +215,61 @@ async function statusOf({ place, spool, uploader, store, forecast }: OpenReplica
     ...{ place, url: store.url, queuedBytes },
     points: queue.filter(({ entry }) => entry.kind === 'root').length,
     ...(oldest === undefined ? {} : { oldestMs: oldest }),
+    ...(uploader.movedMs === undefined ? {} : { movedMs: uploader.movedMs }),
     ...(uploader.failure ? { failure: uploader.failure } : {}),
     ...(minutes === undefined ? {} : { upload: { level: forecast.level(), minutes } }),
     refused: await spool.refused(),
   };
 }
 
-/** A directory of the cache belongs to one place at one store: what waits there must not go to another one. */
+/**
+ * A directory of the cache belongs to one place at one store: what waits there must not go to another one. Nothing that somebody may
+ * still need is removed, whatever became of the file that says whose it is.
+ */
 async function claim(directory: string, place: string, url: string, ports: Pick<Ports, 'files'>): Promise<void> {
   const { files } = ports;
   await files.makeDirectory(directory);
   const found = await readPlace(directory, ports);
   if (found?.place === place && found.url === url) return;
-  const holds = (await files.list(directory)).some(({ name }) => name.endsWith('.write'));
-  if (found && holds) {
+  const names = (await files.list(directory)).map(({ name }) => name);
+  if (names.some(isWrite)) {
+    if (!found) throw nameless(directory);
     throw new BlockferryError('STORE_REFUSED', `the cache holds writes of ${place} for ${found.url}, not for ${url}`, {
       facts: { place, url },
       hint: 'give the store its former URL until they are there; or move the directory away, then machines ship again',
     });
   }
   // What was seen at another store says nothing of this one.
-  await files.removeTree(directory);
-  await files.makeDirectory(directory);
+  for (const name of names) if (!isRefused(name)) await files.removeTree(join(directory, name));
   await files.replace(join(directory, PLACE_FILE), Buffer.from(JSON.stringify({ place, url })));
 }
 
+/** Writes that wait, or that were refused. */
+async function isOfUse(directory: string, { files }: Pick<Ports, 'files'>): Promise<boolean> {
+  return (await files.list(directory)).some(({ name }) => isWrite(name) || isRefused(name));
+}
+
+function isWrite(name: string): boolean {
+  return name.endsWith('.write');
+}
+
+function isRefused(name: string): boolean {
+  return name.startsWith('refused-');
+}
+
+function nameless(directory: string): BlockferryError {
+  return new BlockferryError('GATEWAY_CACHE', `${directory} does not say which replica its writes are of`, {
+    facts: { source: directory, rule: 'a file "place" says which replica they are of' },
+    hint: 'move the directory away: machines ship again what they still have',
+  });
+}
+
+/** undefined if there is none, or it says nothing. */
 async function readPlace(
   directory: string,
   { files }: Pick<Ports, 'files'>,
 ): Promise<{ readonly place: string; readonly url: string } | undefined> {
-  const bytes = await files.readSmall(join(directory, PLACE_FILE), PLACE_BYTES_MAX).catch(() => undefined);
+  const bytes = await files.readSmall(join(directory, PLACE_FILE), PLACE_BYTES_MAX);
   try {
     const { place, url } = JSON.parse(Buffer.from(bytes ?? []).toString('utf8')) as Record<string, unknown>;
     return typeof place === 'string' && typeof url === 'string' ? { place, url } : undefined;

@@ -48,7 +48,9 @@ export interface GatewayServerOptions {
 export class GatewayServer {
   readonly #options: GatewayServerOptions;
   readonly #server: Server;
-  readonly #held: HeldBytes = new HeldBytes(GATEWAY_HELD_BYTES_MAX);
+  /** What goes through waits for the store with its bytes in hand: half of the memory is never its. */
+  readonly #passed: HeldBytes = new HeldBytes(GATEWAY_HELD_BYTES_MAX / 2);
+  readonly #held: HeldBytes = new HeldBytes(GATEWAY_HELD_BYTES_MAX / 2);
   readonly #sockets: Set<Socket> = new Set();
 
   private constructor(options: GatewayServerOptions) {
@@ -116,7 +118,8 @@ export class GatewayServer {
     response.on('error', () => {});
     try {
       const { call, place, bodyBytes } = this.#admit(request);
-      await this.#held.hold(bodyBytes + answerBytesOf(call), gone.signal, async () => {
+      const held = call.name.startsWith('pages-') || call.name === 'read' ? this.#passed : this.#held;
+      await held.hold(bodyBytes + answerBytesOf(call), gone.signal, async () => {
         const body = await readBody(request, bodyBytes);
         send(response, await this.#options.answer({ call, body, place, signal: gone.signal }));
         await sent(response, gone.signal);
@@ -160,9 +163,13 @@ export class GatewayServer {
 async function readBody(request: IncomingMessage, bodyBytes: number): Promise<Uint8Array> {
   const body = bodyBytes === 0 ? NOTHING : Buffer.allocUnsafeSlow(bodyBytes);
   let at = 0;
-  for await (const piece of request as AsyncIterable<Buffer>) {
-    body.set(piece, at);
-    at += piece.byteLength;
+  try {
+    for await (const piece of request as AsyncIterable<Buffer>) {
+      body.set(piece, at);
+      at += piece.byteLength;
+    }
+  } catch (cause) {
+    throw new BlockferryError('ABORTED', 'the client is gone', { cause });
   }
   if (at === bodyBytes && request.headers[CRC_HEADER] === bodyCrc(body)) return body;
   throw new BlockferryError(

@@ -52,7 +52,11 @@ export class SpoolStaging implements StagedObject {
     if (this.#isLost) throw lost(this.#options.key);
     const bodyBytes = this.#parts.checkWhole(parts);
     this.#parts.end();
-    this.#queued ??= this.#enqueue(parts, bodyBytes);
+    this.#queued ??= this.#enqueue(parts, bodyBytes).catch(async (error: unknown) => {
+      // Its parts take room that nobody would give back.
+      await this.lose();
+      throw error;
+    });
     await this.#queued;
   }
 

@@ -2,6 +2,7 @@
  * The durable queue of one replica: what clients wrote and the gateway answered for, in the order in which it has to reach the store.
  *
  *     place               which replica it is of
+ *     epoch               changes when something that was answered for will not reach the store
  *     <number>.write      one queued write (spool-file.ts); the names are the queue, so there is no journal that could disagree
  *     seen-<key>          an object as it was last seen at the store, for reads while the store is away
  *     staging-<id>        a large object in the making; of no use after a restart
@@ -13,9 +14,10 @@
 import { join } from 'node:path';
 import { isBlockferryError } from '../errors.ts';
 import type { Ports, RandomAccessFile } from '../ports.ts';
+import { isErrno } from '../transport/index.ts';
 import { encodeFile, readEntry, readPiece, SPOOL_HEADER_BYTES, type SpoolEntry, sha256 } from './spool-file.ts';
 
-export type SpoolPorts = Pick<Ports, 'clock' | 'files' | 'failpoint'>;
+export type SpoolPorts = Pick<Ports, 'clock' | 'files' | 'failpoint' | 'random'>;
 
 /** A write that waits. */
 export interface QueuedWrite {
@@ -28,6 +30,9 @@ export interface QueuedWrite {
 
 const NUMBER_DIGITS = 16;
 const WRITE_NAME = /^(\d{16})\.write$/;
+const EPOCH_FILE = 'epoch';
+const EPOCH_BYTES = 8;
+const EPOCH = /^[0-9a-f]{16}$/;
 
 export class Spool {
   readonly directory: string;
@@ -37,6 +42,13 @@ export class Spool {
   #next = 1;
   #queuedBytes = 0;
   #stagedBytes = 0;
+  #epoch = '';
+  /** Writes that are getting their names. */
+  readonly #entering: Set<Promise<void>> = new Set();
+  /** Of what was seen there is one file a key, whoever changes it. */
+  #seeing: Promise<unknown> = Promise.resolve();
+  /** A write that was not answered for, and could not be taken away. */
+  #broken: unknown;
 
   private constructor(directory: string, ports: SpoolPorts) {
     this.directory = directory;
@@ -49,6 +61,7 @@ export class Spool {
     await files.makeDirectory(directory);
     const spool = new Spool(directory, ports);
     const names = (await files.list(directory)).map(({ name }) => name);
+    await spool.#loadEpoch();
     for (const name of names) if (name.startsWith('staging-')) await files.remove(join(directory, name));
     const numbers = names.flatMap((name) => WRITE_NAME.exec(name)?.[1] ?? []).map(Number);
     let damage: Error | undefined;
@@ -58,12 +71,21 @@ export class Spool {
       } catch (error) {
         if (!isBlockferryError(error, 'GATEWAY_CACHE')) throw error;
         damage = error;
+        await spool.#beginEpoch();
         await spool.#moveAway(numbers.filter((other) => other >= number));
         break;
       }
     }
     spool.#next = Math.max(0, ...numbers) + 1;
     return damage ? { spool, damage } : { spool };
+  }
+
+  /**
+   * Part of every etag of a root. A queue that was refused, or lost with its directory, may have held logs that a root names which is
+   * still on its way here; whoever knows the replica from before has to look at it again.
+   */
+  get epoch(): string {
+    return this.#epoch;
   }
 
   /** Oldest first. */
@@ -101,24 +123,21 @@ export class Spool {
   }
 
   /** Queues an object; durable when it resolves. `follows`: hash of the root before it, of a root. */
-  async add(key: string, body: Uint8Array, follows?: Uint8Array): Promise<void> {
+  add(key: string, body: Uint8Array, follows?: Uint8Array): Promise<void> {
     const { files, clock } = this.#ports;
-    const number = this.#takeNumber();
     const header = { key, acceptedMs: clock.nowMs(), ...(follows ? { follows } : {}) };
-    await files.replace(this.#pathOf(number), encodeFile({ ...header, kind: follows ? 'root' : 'object' }, body));
-    this.#insert(await this.#load(number));
-    await this.#ports.failpoint('gateway.after-queue');
+    const file = encodeFile({ ...header, kind: follows ? 'root' : 'object' }, body);
+    return this.#enter((path) => files.replace(path, file));
   }
 
   /** Queues a file of this format that lies in the directory, durable and closed, by giving it its name. */
-  async adopt(path: string): Promise<void> {
+  adopt(path: string): Promise<void> {
     const { files, failpoint } = this.#ports;
-    const number = this.#takeNumber();
-    await failpoint('gateway.after-staging');
-    await files.rename(path, this.#pathOf(number));
-    await files.syncDirectory(this.directory);
-    this.#insert(await this.#load(number));
-    await failpoint('gateway.after-queue');
+    return this.#enter(async (named) => {
+      await failpoint('gateway.after-staging');
+      await files.rename(path, named);
+      await files.syncDirectory(this.directory);
+    });
   }
 
   /** A file for a large object in the making. */
@@ -126,21 +145,27 @@ export class Spool {
     return join(this.directory, `staging-${id}`);
   }
 
-  /** The write is at the store. What it was stays as what was seen there, of a root. */
+  /** The write is at the store. What it was stays as what was seen there, of a root. Safe to repeat. */
   async settled(write: QueuedWrite): Promise<void> {
     const { files } = this.#ports;
-    if (write.entry.kind === 'root') await files.rename(write.path, this.#seenPath(write.entry.key));
-    else await files.remove(write.path);
+    await this.#inSeeingTurn(async () => {
+      if (write.entry.kind === 'object') await files.remove(write.path);
+      else if (await files.exists(write.path)) await files.rename(write.path, this.#seenPath(write.entry.key));
+    });
     // Before the next write goes out: a root that comes back to the queue would be one that the store has gone beyond.
     await files.syncDirectory(this.directory);
     this.#drop(write);
   }
 
-  /** Takes the whole queue away and keeps it aside, for a person. Returns where. */
+  /** Takes the whole queue away and keeps it aside, for a person. Returns where. Safe to repeat. */
   async refuse(): Promise<string> {
-    const directory = await this.#moveAway(this.#queue.map(({ number }) => number));
-    this.#queue = [];
-    this.#queuedBytes = 0;
+    const last = this.#next - 1;
+    await this.#beginEpoch();
+    // What was let in before goes too; what came since is of somebody who has looked again.
+    await Promise.allSettled([...this.#entering]);
+    const refused = this.#queue.filter(({ number }) => number <= last);
+    const directory = await this.#moveAway(refused.map(({ number }) => number));
+    for (const write of refused) this.#drop(write);
     return directory;
   }
 
@@ -190,12 +215,60 @@ export class Spool {
     }
   }
 
-  /** Keeps what was seen at the store; undefined: it is not there. */
-  async noteSeen(key: string, body: Uint8Array | undefined): Promise<void> {
+  /** Keeps what was seen at the store, if it still is what is there; undefined: nothing is. */
+  noteSeen(key: string, body: Uint8Array | undefined, isCurrent: () => boolean): Promise<boolean> {
     const { files, clock } = this.#ports;
     const path = this.#seenPath(key);
-    if (body) await files.replace(path, encodeFile({ kind: 'object', key, acceptedMs: clock.nowMs() }, body));
-    else await files.remove(path);
+    return this.#inSeeingTurn(async () => {
+      if (!isCurrent()) return false;
+      if (body) await files.replace(path, encodeFile({ kind: 'object', key, acceptedMs: clock.nowMs() }, body));
+      else await files.remove(path);
+      return true;
+    });
+  }
+
+  #inSeeingTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#seeing.then(work);
+    this.#seeing = done.catch(() => {});
+    return done;
+  }
+
+  async #loadEpoch(): Promise<void> {
+    const bytes = await this.#ports.files.readSmall(join(this.directory, EPOCH_FILE), 2 * EPOCH_BYTES);
+    const epoch = Buffer.from(bytes ?? []).toString('latin1');
+    if (EPOCH.test(epoch)) this.#epoch = epoch;
+    else await this.#beginEpoch();
+  }
+
+  /** In force at once, and durable before anything is taken away. */
+  async #beginEpoch(): Promise<void> {
+    const { files, random } = this.#ports;
+    this.#epoch = Buffer.from(random.bytes(EPOCH_BYTES)).toString('hex');
+    await files.replace(join(this.directory, EPOCH_FILE), Buffer.from(this.#epoch));
+  }
+
+  /** Takes a write into the queue that `give` gives its name. One that fails leaves nothing that a later start would find. */
+  #enter(give: (path: string) => Promise<void>): Promise<void> {
+    const entering = this.#enterNow(give).finally(() => this.#entering.delete(entering));
+    this.#entering.add(entering);
+    return entering;
+  }
+
+  async #enterNow(give: (path: string) => Promise<void>): Promise<void> {
+    const { files, failpoint } = this.#ports;
+    if (this.#broken !== undefined) throw this.#broken;
+    const number = this.#takeNumber();
+    const path = this.#pathOf(number);
+    try {
+      await give(path);
+      this.#insert(await this.#load(number));
+    } catch (error) {
+      await files.remove(path).catch(() => {
+        this.#broken = error;
+      });
+      throw error;
+    }
+    await failpoint('gateway.after-queue');
   }
 
   async #load(number: number): Promise<QueuedWrite> {
@@ -235,7 +308,9 @@ export class Spool {
     const directory = join(this.directory, `refused-${clock.nowMs()}`);
     await files.makeDirectory(directory);
     for (const number of [...numbers].sort((a, b) => b - a)) {
-      await files.rename(this.#pathOf(number), join(directory, nameOf(number)));
+      await files.rename(this.#pathOf(number), join(directory, nameOf(number))).catch((error: unknown) => {
+        if (!isErrno(error, 'ENOENT')) throw error;
+      });
     }
     await files.syncDirectory(directory);
     await files.syncDirectory(this.directory);

@@ -7,8 +7,9 @@
  * - one consistent view: reads see what waits over what is at the store, and a root is compared and swapped against that view;
  * - any other write, and any listing, is a barrier: it goes out when all that was answered for before it is at the store.
  *
- * The etag of a root is that of its content, so it is the same before and after the root has reached the store. While the store is
- * away, the few objects that a cycle reads are answered as they were last seen; the compare and swap at the store decides in the end.
+ * The etag of a root is that of its content and of the epoch of the queue (spool.ts), so it is the same before and after the root has
+ * reached the store, and another one when something that was answered for will not. While the store is away, the few objects that a
+ * cycle reads are answered as they were last seen; the compare and swap at the store decides in the end.
  */
 import { bytesEqual } from '../bytes.ts';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
@@ -70,6 +71,8 @@ export class SpoolingStore implements Store {
   readonly url: string;
   readonly #options: SpoolingStoreOptions;
   readonly #stagings: Map<string, Set<SpoolStaging>> = new Map();
+  /** How often we changed each key at the store: what was read meanwhile may be older. */
+  readonly #changes: Map<string, number> = new Map();
   /** Hash of what is kept of each key. */
   readonly #kept: Map<string, Uint8Array> = new Map();
   #root: KnownRoot | undefined;
@@ -85,6 +88,7 @@ export class SpoolingStore implements Store {
   rootIsThere(bytes: Uint8Array, etag: string): void {
     this.#root = { hash: sha256(bytes), etag };
     this.#kept.set(ROOT_KEY, this.#root.hash);
+    this.#noteChange(ROOT_KEY);
   }
 
   /** It is not away: from now on it is asked. */
@@ -103,7 +107,7 @@ export class SpoolingStore implements Store {
       if (bodyBytes > maxBytes) throw tooLong(key, bodyBytes, maxBytes);
       return await this.#options.spool.read(write, 0, bodyBytes);
     });
-    return held ? { bytes: held, etag: etagOf(sha256(held)) } : await this.#getThrough(key, maxBytes, options);
+    return held ? { bytes: held, etag: this.#etagOf(sha256(held)) } : await this.#getThrough(key, maxBytes, options);
   }
 
   async settled(key: string, maxBytes: number, options?: CallOptions): Promise<StoredObject | undefined> {
@@ -112,7 +116,7 @@ export class SpoolingStore implements Store {
     const seen = key === ROOT_KEY && spool.newestRoot ? await spool.seen(key) : undefined;
     if (!seen) return await this.#getThrough(key, maxBytes, options);
     if (seen.byteLength > maxBytes) throw tooLong(key, seen.byteLength, maxBytes);
-    return { bytes: seen, etag: etagOf(sha256(seen)) };
+    return { bytes: seen, etag: this.#etagOf(sha256(seen)) };
   }
 
   async put(key: string, bytes: Uint8Array, options: PutOptions = {}): Promise<string> {
@@ -123,7 +127,7 @@ export class SpoolingStore implements Store {
       await admit(true);
       await onFiles(key, () => spool.add(key, bytes));
       uploader.wake();
-      return etagOf(sha256(bytes));
+      return this.#etagOf(sha256(bytes));
     }
     if (key !== ROOT_KEY) return await this.#putThrough(key, bytes, options);
     return await this.#inRootTurn(() =>
@@ -155,7 +159,9 @@ export class SpoolingStore implements Store {
     checkKey(key);
     await this.#barrier();
     await this.#options.store.delete(key, options);
-    if (KEPT_KEYS.includes(key)) await this.#keep(key, undefined);
+    if (!KEPT_KEYS.includes(key)) return;
+    this.#noteChange(key);
+    await this.#keep(key, undefined);
   }
 
   /** Behind a barrier, since whoever lists acts on what is not there: a pin that is listed must be younger than the root before it. */
@@ -218,26 +224,29 @@ export class SpoolingStore implements Store {
     const { store, lanes } = this.#options;
     await this.#barrier();
     const etag = await lanes().run(bytes.byteLength, () => store.put(key, bytes, options), options);
-    if (KEPT_KEYS.includes(key)) await this.#keep(key, bytes);
+    if (!KEPT_KEYS.includes(key)) return etag;
+    this.#noteChange(key);
+    await this.#keep(key, bytes);
     return etag;
   }
 
   /** Swaps the root in the view of our clients; the store is asked only where nobody knows what it has. */
   async #holdRoot(bytes: Uint8Array, ifMatch: string, options: CallOptions): Promise<string> {
-    const { spool, uploader } = this.#options;
-    const waiting = spool.newestRoot?.hash;
-    const follows = waiting ?? (await this.#rootLike(ifMatch, options));
-    if (!follows || etagOf(follows) !== ifMatch) throw changed(ifMatch);
-    await this.#options.admit(false);
+    const { spool, uploader, admit } = this.#options;
+    await admit(false);
+    const there = spool.newestRoot ? undefined : await this.#rootLike(ifMatch, options);
+    // From here to its place in the queue nothing comes in between.
+    const follows = spool.newestRoot?.hash ?? there;
+    if (!follows || this.#etagOf(follows) !== ifMatch) throw changed(ifMatch);
     await onFiles(ROOT_KEY, () => spool.add(ROOT_KEY, bytes, follows));
     uploader.wake();
-    return etagOf(sha256(bytes));
+    return this.#etagOf(sha256(bytes));
   }
 
   /** The root at the store: as it is known where that is the one that is asked for, else as it is. */
   async #rootLike(etag: string, options: CallOptions): Promise<Uint8Array | undefined> {
     const known = this.#kept.get(ROOT_KEY);
-    if (known && etagOf(known) === etag) return known;
+    if (known && this.#etagOf(known) === etag) return known;
     const there = await this.#getThrough(ROOT_KEY, ROOT_BYTES_MAX, options);
     return there && sha256(there.bytes);
   }
@@ -248,14 +257,14 @@ export class SpoolingStore implements Store {
     const condition = typeof ifMatch === 'string' ? { ifMatch: await this.#etagAtStore(ifMatch, options) } : {};
     const etag = await this.#putThrough(ROOT_KEY, bytes, { ...options, ...condition });
     this.rootIsThere(bytes, etag);
-    return etagOf(sha256(bytes));
+    return this.#etagOf(sha256(bytes));
   }
 
   /** What the store calls the root that a client knows by its content. @throws STORE_CONDITION if it has another one */
   async #etagAtStore(ifMatch: string, options: CallOptions): Promise<string> {
-    if (this.#root && etagOf(this.#root.hash) === ifMatch) return this.#root.etag;
+    if (this.#root && this.#etagOf(this.#root.hash) === ifMatch) return this.#root.etag;
     const there = await this.#options.store.get(ROOT_KEY, ROOT_BYTES_MAX, options);
-    if (there && etagOf(sha256(there.bytes)) === ifMatch) return there.etag;
+    if (there && this.#etagOf(sha256(there.bytes)) === ifMatch) return there.etag;
     throw changed(ifMatch);
   }
 
@@ -264,8 +273,9 @@ export class SpoolingStore implements Store {
     const isKept = KEPT_KEYS.includes(key);
     if (isKept && ports.clock.monotonicMs() < this.#awayUntilMs) {
       const seen = await spool.seen(key);
-      if (seen) return asSeen(key, seen, maxBytes);
+      if (seen) return this.#asSeen(key, seen, maxBytes);
     }
+    const changes = this.#changes.get(key);
     let there: StoredObject | undefined;
     try {
       there = await store.get(key, maxBytes, options);
@@ -274,14 +284,15 @@ export class SpoolingStore implements Store {
       this.#awayUntilMs = ports.clock.monotonicMs() + AWAY_MS;
       const seen = await spool.seen(key);
       if (!seen) throw error;
-      return asSeen(key, seen, maxBytes);
+      return this.#asSeen(key, seen, maxBytes);
     }
     if (!isKept) return there;
     this.storeAnswered();
-    await this.#keep(key, there?.bytes);
+    if (changes === this.#changes.get(key)) await this.#keep(key, there?.bytes);
     if (key !== ROOT_KEY || !there) return there;
-    this.#root = { hash: sha256(there.bytes), etag: there.etag };
-    return { bytes: there.bytes, etag: etagOf(this.#root.hash) };
+    const hash = sha256(there.bytes);
+    if (changes === this.#changes.get(key)) this.#root = { hash, etag: there.etag };
+    return { bytes: there.bytes, etag: this.#etagOf(hash) };
   }
 
   /** Keeps an object as it is at the store, if it is not what is kept already. */
@@ -289,11 +300,18 @@ export class SpoolingStore implements Store {
     const hash = bytes && sha256(bytes);
     const before = this.#kept.get(key);
     if (hash && before && bytesEqual(hash, before)) return;
+    const changes = this.#changes.get(key);
     // A root that waits is on its way there, and what was read may be older than what the uploader has put since.
-    if (key === ROOT_KEY && this.#options.spool.newestRoot) return;
-    await onFiles(key, () => this.#options.spool.noteSeen(key, bytes));
+    const isCurrent = (): boolean =>
+      changes === this.#changes.get(key) && !(key === ROOT_KEY && this.#options.spool.newestRoot);
+    if (!(await onFiles(key, () => this.#options.spool.noteSeen(key, bytes, isCurrent)))) return;
+    if (changes !== this.#changes.get(key)) return;
     if (hash) this.#kept.set(key, hash);
     else this.#kept.delete(key);
+  }
+
+  #noteChange(key: string): void {
+    this.#changes.set(key, (this.#changes.get(key) ?? 0) + 1);
   }
 
   /** What `work` makes of a write of this key that waits; undefined where none does, or it reached the store meanwhile. */
@@ -308,6 +326,15 @@ export class SpoolingStore implements Store {
     }
   }
 
+  #etagOf(hash: Uint8Array): string {
+    return `g-${this.#options.spool.epoch}-${Buffer.from(hash).toString('hex')}`;
+  }
+
+  #asSeen(key: string, bytes: Uint8Array, maxBytes: number): StoredObject {
+    if (bytes.byteLength > maxBytes) throw tooLong(key, bytes.byteLength, maxBytes);
+    return { bytes, etag: this.#etagOf(sha256(bytes)) };
+  }
+
   #barrier(): Promise<void> {
     return this.#options.uploader.drained(BARRIER_MS);
   }
@@ -317,15 +344,6 @@ export class SpoolingStore implements Store {
     this.#rootTurn = done.catch(() => {});
     return done;
   }
-}
-
-function etagOf(hash: Uint8Array): string {
-  return `g-${Buffer.from(hash).toString('hex')}`;
-}
-
-function asSeen(key: string, bytes: Uint8Array, maxBytes: number): StoredObject {
-  if (bytes.byteLength > maxBytes) throw tooLong(key, bytes.byteLength, maxBytes);
-  return { bytes, etag: etagOf(sha256(bytes)) };
 }
 
 /** The store could not be asked; what it would have said is not known. */

@@ -62,6 +62,13 @@ export class Stagings {
     await found.object.abort();
   }
 
+  /** Ends all: their parts are of no use to the next start. */
+  async close(): Promise<void> {
+    const open = [...this.#open.values()];
+    this.#open.clear();
+    await Promise.allSettled(open.map(({ object }) => object.abort()));
+  }
+
   /** Makes room: what is over first, then who was silent for long. */
   async #sweep(): Promise<void> {
     const silentSinceMs = this.#clock.monotonicMs() - IDLE_MS_MAX;

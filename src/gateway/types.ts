@@ -54,13 +54,15 @@ export interface GatewayOptions {
 
 /** One replica behind the gateway. */
 export interface GatewayReplicaStatus {
-  /** `STORE/PREFIX`. */
+  /** `STORE/PREFIX`; the directory, of writes in the cache that cannot be opened. */
   readonly place: string;
   readonly url: string;
   readonly queuedBytes: number;
   /** Recovery points that were answered for and are not at the store. */
   readonly points: number;
   readonly oldestMs?: number;
+  /** When something of it last got through, since the start. */
+  readonly movedMs?: number;
   /** Why nothing gets through. */
   readonly failure?: UploadFailure;
   readonly upload?: { readonly level: 'ok' | 'warning' | 'critical'; readonly minutes: number };

@@ -9,7 +9,7 @@ import { bytesEqual } from '../bytes.ts';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { ROOT_BYTES_MAX } from '../limits.ts';
 import type { Clock } from '../ports.ts';
-import { type Lanes, type Retry, RetryingStore, type Store } from '../transport/index.ts';
+import { isErrno, type Lanes, type Retry, RetryingStore, type StagedObject, type Store } from '../transport/index.ts';
 import type { QueuedWrite, Spool, SpoolPorts } from './spool.ts';
 import { sha256 } from './spool-file.ts';
 
@@ -56,6 +56,7 @@ export class Uploader {
   #running: Promise<void> = Promise.resolve();
   #isRunning = false;
   #failure: UploadFailure | undefined;
+  #movedMs: number | undefined;
 
   constructor(options: UploaderOptions) {
     this.#options = options;
@@ -65,6 +66,11 @@ export class Uploader {
   /** Why nothing gets through right now. */
   get failure(): UploadFailure | undefined {
     return this.#failure;
+  }
+
+  /** When something of the queue last got through. */
+  get movedMs(): number | undefined {
+    return this.#movedMs;
   }
 
   /** Something was queued. */
@@ -79,6 +85,7 @@ export class Uploader {
     const { spool, ports } = this.#options;
     const number = spool.lastNumber;
     if (number === 0) return;
+    this.#stop.signal.throwIfAborted();
     if (this.#failure) throw waiting(spool.queue.length, this.#failure);
     const ended = new AbortController();
     let waiter: Waiter | undefined;
@@ -103,18 +110,23 @@ export class Uploader {
 
   /** Ends what is under way; what is queued stays. */
   async close(): Promise<void> {
-    this.#stop.abort(new BlockferryError('ABORTED', 'the gateway ends'));
+    const ended = new BlockferryError('ABORTED', 'the gateway ends');
+    this.#stop.abort(ended);
+    for (const { reject } of this.#waiters.splice(0)) reject(ended);
     await this.#running;
   }
 
   async #run(): Promise<void> {
     const { spool, ports } = this.#options;
     const { signal } = this.#stop;
+    /** Is at the store, and could not be taken off the queue. */
+    let there: QueuedWrite | undefined;
     for (let waitMs = FIRST_WAIT_MS; ; ) {
       const [write] = spool.queue;
       if (!write || signal.aborted) break;
       try {
-        await this.#upload(write, signal);
+        if (there !== write) await this.#upload(write, signal);
+        there = write;
         this.#options.onAnswered();
         await ports.failpoint('gateway.after-upload');
         await spool.settled(write);
@@ -123,11 +135,8 @@ export class Uploader {
         this.#tellWaiters();
       } catch (error) {
         if (signal.aborted) break;
-        if (isRefusal(error)) {
-          await this.#refuse(error);
-          continue;
-        }
-        this.#fail(error, ports.clock);
+        if (isRefusal(error) && (await this.#refuse(error, ports.clock))) continue;
+        if (!isRefusal(error)) this.#fail(error, ports.clock);
         await ports.clock.sleep(waitMs, signal).catch(() => {});
         waitMs = Math.min(WAIT_MS_MAX, waitMs * 2);
       }
@@ -145,49 +154,76 @@ export class Uploader {
   }
 
   async #uploadObject(write: QueuedWrite, signal: AbortSignal): Promise<void> {
-    const { spool, lanes } = this.#options;
+    const { spool } = this.#options;
     const { key, pieceBytes, bodyBytes } = write.entry;
-    const lane = lanes();
     const pieces = Math.ceil(bodyBytes / pieceBytes);
     if (pieces <= 1) {
-      const bytes = await spool.read(write, 0, bodyBytes);
-      await lane.run(bodyBytes, () => this.#store.put(key, bytes, { signal }), { signal });
+      await this.#send(bodyBytes, async () =>
+        this.#store.put(key, await spool.read(write, 0, bodyBytes).catch(asDamage), { signal }),
+      );
       return;
     }
     const staged = this.#store.stage(key, pieceBytes);
-    await spool.withPieces(write, async (piece) => {
-      let next = 0;
-      const send = async (): Promise<void> => {
-        while (next < pieces) {
-          const index = next;
-          next += 1;
-          const bytes = await piece(index);
-          await lane.run(bytes.byteLength, () => staged.put(index, bytes, { signal }), { signal });
-        }
-      };
-      const sending = await Promise.allSettled(Array.from({ length: PARTS_AT_ONCE }, send));
-      for (const result of sending) if (result.status === 'rejected') throw result.reason;
-    });
-    await staged.commit(pieces, { signal });
+    try {
+      await spool.withPieces(write, (piece) => this.#sendParts(staged, piece, write, signal)).catch(asDamage);
+      await staged.commit(pieces, { signal });
+    } catch (error) {
+      // The next try begins another one. Nobody waits for this: the store may be away for long.
+      staged.abort().catch(() => {});
+      throw error;
+    }
+  }
+
+  async #sendParts(
+    staged: StagedObject,
+    piece: (index: number) => Promise<Uint8Array>,
+    { entry: { pieceBytes, bodyBytes } }: QueuedWrite,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const pieces = Math.ceil(bodyBytes / pieceBytes);
+    let next = 0;
+    const send = async (): Promise<void> => {
+      while (next < pieces) {
+        const index = next;
+        next += 1;
+        const lengthBytes = Math.min(pieceBytes, bodyBytes - index * pieceBytes);
+        await this.#send(lengthBytes, async () => staged.put(index, await piece(index), { signal }));
+      }
+    };
+    const sending = await Promise.allSettled(Array.from({ length: PARTS_AT_ONCE }, send));
+    for (const result of sending) if (result.status === 'rejected') throw result.reason;
   }
 
   async #uploadRoot(write: QueuedWrite, signal: AbortSignal): Promise<void> {
-    const { spool, lanes, onRoot } = this.#options;
+    const { spool, onRoot } = this.#options;
     const { key, bodyBytes, follows } = write.entry;
     const there = await this.#store.get(key, ROOT_BYTES_MAX, { signal });
-    const bytes = await spool.read(write, 0, bodyBytes);
+    const bytes = await spool.read(write, 0, bodyBytes).catch(asDamage);
     if (there && bytesEqual(sha256(there.bytes), write.hash!)) return onRoot(bytes, there.etag);
     if (!there || !bytesEqual(sha256(there.bytes), follows!)) throw overtaken(key);
-    const put = (): Promise<string> => this.#store.put(key, bytes, { ifMatch: there.etag, signal });
-    onRoot(bytes, await lanes().run(bodyBytes, put, { signal }));
+    onRoot(bytes, await this.#send(bodyBytes, () => this.#store.put(key, bytes, { ifMatch: there.etag, signal })));
   }
 
-  async #refuse(error: BlockferryError): Promise<void> {
+  /** Bytes are fetched when the line has room for them: of a hundred replicas that wait, none holds any. */
+  async #send<T>(lengthBytes: number, call: () => Promise<T>): Promise<T> {
+    const result = await this.#options.lanes().run(lengthBytes, call, { signal: this.#stop.signal });
+    this.#movedMs = this.#options.ports.clock.nowMs();
+    return result;
+  }
+
+  /** Whether it is done: what cannot be moved aside is tried again. */
+  async #refuse(error: BlockferryError, clock: Clock): Promise<boolean> {
     const { spool, onAnswered, onRefused } = this.#options;
     onAnswered();
-    onRefused(await spool.refuse(), error.message);
+    try {
+      onRefused(await spool.refuse(), error.message);
+    } catch (cause) {
+      this.#fail(cause, clock);
+      return false;
+    }
     this.#failure = undefined;
     for (const { reject } of this.#waiters.splice(0)) reject(error);
+    return true;
   }
 
   #fail(error: unknown, clock: Clock): void {
@@ -208,14 +244,29 @@ export class Uploader {
   }
 }
 
-/** What no repetition mends: somebody else's root, or a file of ours that is not what it was. */
+const FOLLOWS = 'a root is put on the one that it follows';
+
+/**
+ * What no repetition mends: somebody else's root, or a file of ours that is not what it was. Any other condition that did not hold is
+ * looked at again: a put of ours may have arrived late, or a staging of ours was committed after all.
+ */
 function isRefusal(error: unknown): error is BlockferryError {
-  return isBlockferryError(error, 'STORE_CONDITION', 'GATEWAY_CACHE');
+  if (isBlockferryError(error, 'GATEWAY_CACHE')) return true;
+  return isBlockferryError(error, 'STORE_CONDITION') && error.facts['rule'] === FOLLOWS;
 }
 
 function overtaken(key: string): BlockferryError {
   return new BlockferryError('STORE_CONDITION', `${key}: another writer committed to this replica meanwhile`, {
-    facts: { source: key, rule: 'a root is put on the one that it follows' },
+    facts: { source: key, rule: FOLLOWS },
+  });
+}
+
+/** A file of the queue that is gone is damage like any other. */
+function asDamage(error: unknown): never {
+  if (!isErrno(error, 'ENOENT')) throw error;
+  throw new BlockferryError('GATEWAY_CACHE', `a file of the queue is gone: ${(error as Error).message}`, {
+    cause: error,
+    facts: { rule: 'what waits stays until it is at the store' },
   });
 }
 

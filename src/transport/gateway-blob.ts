@@ -50,6 +50,7 @@ export class GatewayBlob implements PageBlob {
     for (let from = fromOffset; ; ) {
       const fields = { fromOffset: from, ...(snapshot === undefined ? {} : { snapshot }) };
       const { more, items } = listOf(this.key, await this.#list('pages-ranges', fields, options));
+      const before = from;
       for (const item of items) {
         const [offset, lengthBytes] = rangeOf(this.key, item);
         const start = Math.max(offset, from);
@@ -58,7 +59,8 @@ export class GatewayBlob implements PageBlob {
         from = Math.max(from, offset + lengthBytes);
       }
       if (!more) return;
-      if (items.length === 0) throw notAnAnswer(this.key);
+      // Else it would never end.
+      if (from === before) throw notAnAnswer(this.key);
     }
   }
 
@@ -152,7 +154,7 @@ function notAText(subject: string): never {
   throw notAnAnswer(subject);
 }
 
-function notAnAnswer(subject: string): BlockferryError {
+export function notAnAnswer(subject: string): BlockferryError {
   return new BlockferryError('STORE_CORRUPT_TRANSFER', `${subject}: the answer is none of a gateway`, {
     facts: { source: subject, rule: 'answers are whole', mayStillApply: true },
     retryable: true,

@@ -2,9 +2,10 @@
  * A store behind a gateway (docs/gateway.md): every call is one request, which the gateway passes on or, for what a delta cycle
  * writes, holds durably and passes on later. The credential is a token of the gateway; this side knows nothing of the real store.
  */
+import { BlockferryError } from '../errors.ts';
 import { GATEWAY_LIST_BYTES_MAX } from '../limits.ts';
 import type { Random } from '../ports.ts';
-import { GatewayBlob, listOf, textOf } from './gateway-blob.ts';
+import { GatewayBlob, listOf, notAnAnswer, textOf } from './gateway-blob.ts';
 import { type Answer, type Exchange, GatewayLine, type GatewayLineOptions } from './gateway-line.ts';
 import type { GatewayCall } from './gateway-protocol.ts';
 import { checkKey, checkKeyPrefix } from './keys.ts';
@@ -21,6 +22,14 @@ import type {
 } from './store.ts';
 
 const STAGING_ID_BYTES = 16;
+
+function partsGone(key: string, cause: RangeError): BlockferryError {
+  return new BlockferryError('STORE_CONDITION', `${key}: the gateway lost parts of this upload: ${cause.message}`, {
+    cause,
+    facts: { source: key, rule: 'parts stay until the commit' },
+    hint: 'run the command again',
+  });
+}
 
 export interface GatewayStoreOptions extends GatewayLineOptions {
   readonly random: Random;
@@ -78,7 +87,12 @@ export class GatewayStore implements Store {
       commit: async (count, options) => {
         parts.checkWhole(count);
         parts.end();
-        await this.#call(key, 'stage-commit', { fields: { ...fields, parts: count } }, options);
+        await this.#call(key, 'stage-commit', { fields: { ...fields, parts: count } }, options).catch(
+          (cause: unknown) => {
+            // All of them were put, so the gateway was started anew in between.
+            throw cause instanceof RangeError ? partsGone(key, cause) : cause;
+          },
+        );
       },
       abort: async () => {
         parts.abandon();
@@ -99,8 +113,11 @@ export class GatewayStore implements Store {
       const page = await this.#call(this.url, 'list', { fields, answerBytesMax: GATEWAY_LIST_BYTES_MAX }, options);
       const { more, items } = listOf(this.url, page);
       for (const item of items) {
-        after = textOf(this.url, { key: item }, 'key');
-        yield after;
+        const key = textOf(this.url, { key: item }, 'key');
+        // Else it would never end.
+        if (after !== undefined && key <= after) throw notAnAnswer(this.url);
+        after = key;
+        yield key;
       }
       if (!more || items.length === 0) return;
     }

@@ -64,7 +64,7 @@ function cacheFindings(cache: GatewayStatus['cache']): readonly GatewayFinding[]
 }
 
 function replicaFindings(replica: GatewayReplicaStatus, nowMs: number): readonly GatewayFinding[] {
-  const { place, refused, failure, upload, points } = replica;
+  const { place, refused, failure, upload, points, oldestMs, movedMs } = replica;
   const findings: GatewayFinding[] = [];
   if (refused.length > 0) {
     findings.push({
@@ -75,12 +75,16 @@ function replicaFindings(replica: GatewayReplicaStatus, nowMs: number): readonly
         'see on which side the machine runs; its own logs are still there. Remove the directory when nobody needs it',
     });
   }
-  if (failure) {
-    const minutes = Math.floor((nowMs - failure.sinceMs) / MINUTE_MS);
+  // Also of a queue of which nothing fails and nothing moves: a line without bandwidth, a call that never ends.
+  const stillMs = oldestMs === undefined ? 0 : nowMs - Math.max(oldestMs, movedMs ?? oldestMs);
+  const failingMs = failure ? nowMs - failure.sinceMs : 0;
+  const isCritical = Math.max(stillMs, failingMs) >= AWAY_CRITICAL_MS;
+  if (failure || isCritical) {
+    const minutes = Math.floor(Math.max(stillMs, failingMs) / MINUTE_MS);
     findings.push({
       code: 'GATEWAY_STORE_AWAY',
-      severity: nowMs - failure.sinceMs >= AWAY_CRITICAL_MS ? 'critical' : 'warning',
-      cause: `${place}: ${points} points wait since ${minutes} min: ${failure.message}`,
+      severity: isCritical ? 'critical' : 'warning',
+      cause: `${place}: ${points} points wait since ${minutes} min: ${failure?.message ?? 'nothing gets through'}`,
       action: 'mend the way to the store or its credentials; what waits is sent when it is back',
     });
   }

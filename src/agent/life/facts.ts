@@ -49,6 +49,7 @@ export interface ReplicaFacts {
   /** What was begun in the base and has not ended, whoever began it. */
   readonly sync?: 'initial' | 'resync' | 'apply';
   readonly points: number;
+  /** Of the newest that is where it belongs: what waits at a gateway is not safe yet. */
   readonly newestPointMs?: number;
   /** Shipped logs that the base lacks, and their bytes in the store. */
   readonly outstandingLogs: number;
