@@ -82,7 +82,8 @@ describe('sides', () => {
     const [machine] = loadConfig(text, '/memory/agent.yaml').machines;
     const { mirror: carry } = followOperations(item.session, machine!, FIRST_URL, SECOND_URL);
     const { signal } = new AbortController();
-    const context = { lanes: 4, bandwidthBytesPerSecond: undefined, signal, onShare: () => {} };
+    const bandwidth = { take: async () => {} };
+    const context = { lanes: 4, bandwidthBytesPerSecond: undefined, bandwidth, signal, onShare: () => {} };
     const local = new LocalItem(item.session.home, 'web', item.lab.ports.files);
     expect(await carry(context)).toMatchObject({ by: 'nothing' });
     expect((await local.load()).also).toEqual([SECOND_URL]);
