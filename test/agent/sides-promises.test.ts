@@ -3,7 +3,9 @@ import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
-import { cancel, commit, failover, failoverPlanned, resync, reverse, track } from '../../src/agent/index.ts';
+import { gatherFacts } from '../../src/agent/facts.ts';
+import { cancel, commit, failover, failoverPlanned, resync, reverse, ship, track } from '../../src/agent/index.ts';
+import { refusal, stateOf, type Verb } from '../../src/agent/life/index.ts';
 import { LocalItem } from '../../src/agent/local-state.ts';
 import { protect } from '../../src/agent/protect.ts';
 import type { KeySource, Session } from '../../src/agent/types.ts';
@@ -141,6 +143,26 @@ it('a place that takes no lock gets its disks all the same', async () => {
   };
   expect(await failover(homeOf('one', { lock: noLinks }), reference(), request())).toMatchObject({ item: 'web' });
   expect(readdirSync(join(lab.directory, 'out'))).toEqual(['disk.raw']);
+});
+
+it('what the state of an item does not allow is refused in its words, by whichever verb', async () => {
+  await failover(other, reference(), request());
+  await commit(other, 'web');
+  const home = lab.session;
+  const again = { name: 'web', disks: [disk], url: STORE_URL, chunkBytes: CHUNK, keys };
+  const verbs = {
+    ship: () => ship(home, 'web'),
+    resync: () => resync(home, 'web'),
+    protect: () => protect(home, again),
+    reverse: () => reverse(home, 'web'),
+    'failover-planned': () => failoverPlanned(other, 'web'),
+  } as const;
+  for (const [verb, run] of Object.entries(verbs)) {
+    const error: unknown = await run().catch((thrown: unknown) => thrown);
+    const session = verb === 'failover-planned' ? other : home;
+    const words = refusal(stateOf(await gatherFacts(session, 'web')), verb as Verb, 'web');
+    expect(error, verb).toMatchObject({ code: words?.code, message: words?.message, hint: words?.hint });
+  }
 });
 
 it('a guest may write again only when the replica says that its owner goes on', async () => {

@@ -121,6 +121,16 @@ describe('a member that cannot', () => {
   });
 });
 
+test('a member that is seen to copy for hours is not waited for: its group fails at once', async () => {
+  const lab = begin({ db: { isProtected: false, tookMs: { protect: 48 * HOUR } } });
+  await lab.pass(2 * MINUTE + 1);
+  const failed = lab.events.flatMap((event) => (event.type === 'group-failed' ? [event] : []));
+  // Only the first one waits: both begin at the same time.
+  expect(failed.map(({ timeMs }) => Math.round((timeMs - NOON) / MINUTE))).toEqual([1, 2]);
+  expect(failed[1]).toMatchObject({ message: 'db: protect is under way' });
+  await lab.stop();
+});
+
 test('a member whose store hangs holds up its group for a minute at most', async () => {
   const lab = begin();
   await lab.pass(MINUTE);
