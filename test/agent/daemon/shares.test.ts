@@ -1,6 +1,7 @@
 /** Lanes and bandwidth among those that are active: nothing of what is there is left unused, and no more of it is given out. */
 import { setMaxListeners } from 'node:events';
 import { expect, test } from 'vitest';
+import { contextOf, limitsOf } from '../../../src/agent/daemon/operation-context.ts';
 import { type ActiveShare, Shares, type ShareWish } from '../../../src/agent/daemon/shares.ts';
 import { isBlockferryError } from '../../../src/errors.ts';
 import { type VirtualClock, virtualClock } from '../../support/virtual-clock.ts';
@@ -97,4 +98,17 @@ test('where more are active than there are lanes each has one, so that nobody wa
   const shares = new Shares(virtualClock(), 2);
   const places = Array.from({ length: 4 }, () => shares.enter(wish()));
   expect(places.map(({ share }) => share.lanes)).toEqual([1, 1, 1, 1]);
+});
+
+test('an operation asks for its share, and makes as many requests at a time as that says', async () => {
+  const clock = virtualClock();
+  const shares = new Shares(clock, 32, 1000);
+  const first = shares.enter(wish());
+  const { requests, bandwidth } = limitsOf(contextOf(first, new AbortController().signal), clock);
+  expect(requests.concurrency).toBe(32);
+  const second = shares.enter(wish());
+  expect(requests.concurrency).toBe(16);
+  await bandwidth.take(1000);
+  await clock.run(second.bandwidth.take(1));
+  expect(clock.monotonicMs()).toBe(1000);
 });
