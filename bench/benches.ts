@@ -50,7 +50,7 @@ export const BENCHES: Readonly<Record<string, Bench>> = {
   },
   upload: {
     title: 'Raw upload',
-    text: 'A fixed VHD becomes a page blob that a cloud machine boots from. Both sides skip zeros; here there are none.',
+    text: 'A fixed VHD becomes a page blob that a cloud machine boots from. Both sides skip zeros; here there are none. `writing` is what the server saw, from the first page to the last: azcopy looks every two seconds whether it is done, which is in its wall time.',
     run: upload,
   },
   tracker: {

@@ -21,6 +21,8 @@ export interface Counts {
   readonly bodyBytes: number;
   /** The most requests that were under way at one time. */
   readonly atOnce: number;
+  /** From the first write of pages to the answer of the last. */
+  readonly writingMs: number;
 }
 
 export interface DiscardingServer {
@@ -316,11 +318,15 @@ export async function startDiscardingServer(gathering?: Gathering): Promise<Disc
   const gather = gathering && gatherer(gathering);
   const requests = new Map<string, number>();
   let [bodyBytes, underWay, atOnce] = [0, 0, 0];
+  let [firstWriteMs, lastWriteMs] = [Number.NaN, 0];
   const reset = (): void => {
     requests.clear();
-    [bodyBytes, atOnce] = [0, underWay];
+    [bodyBytes, atOnce, firstWriteMs, lastWriteMs] = [0, underWay, Number.NaN, 0];
   };
-  const counts = (): Counts => ({ requests: Object.fromEntries([...requests].sort()), bodyBytes, atOnce });
+  const counts = (): Counts => {
+    const writingMs = Number.isNaN(firstWriteMs) ? 0 : Math.round(lastWriteMs - firstWriteMs);
+    return { requests: Object.fromEntries([...requests].sort()), bodyBytes, atOnce, writingMs };
+  };
 
   const serve = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const url = new URL(request.url ?? '/', 'http://localhost');
@@ -332,6 +338,7 @@ export async function startDiscardingServer(gathering?: Gathering): Promise<Disc
     const header = (name: string): string | undefined => request.headers[name] as string | undefined;
     const operation = operationOf(method, url.searchParams, header);
     requests.set(operation, (requests.get(operation) ?? 0) + 1);
+    if (operation === PAGE_WRITE && Number.isNaN(firstWriteMs)) firstWriteMs = performance.now();
     underWay += 1;
     atOnce = Math.max(atOnce, underWay);
     try {
@@ -347,6 +354,7 @@ export async function startDiscardingServer(gathering?: Gathering): Promise<Disc
       send(response, answer, method === 'HEAD' && blob ? sizeOf(blob) : undefined);
     } finally {
       underWay -= 1;
+      if (operation === PAGE_WRITE) lastWriteMs = performance.now();
     }
   };
 

@@ -11,8 +11,8 @@ export async function upload(lab: Lab): Promise<void> {
   const [home, logs] = [lab.target('home'), lab.target('azcopy')];
   let ferry: Ferry;
   const counted = async (): Promise<Record<string, number>> => {
-    const { requests, bodyBytes, atOnce } = await lab.store.counts();
-    return { puts: requests['PUT blob page update'] ?? 0, sentBytes: bodyBytes, atOnce };
+    const { requests, bodyBytes, atOnce, writingMs } = await lab.store.counts();
+    return { puts: requests['PUT blob page update'] ?? 0, sentBytes: bodyBytes, atOnce, writingMs };
   };
   await race(lab, { bench: 'upload', task: 'raw', input: input.recipe }, [
     {
