@@ -1,7 +1,6 @@
 /** The Clock and Random ports on a real machine. */
 import { randomBytes } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
-import { setTimeout as delay } from 'node:timers/promises';
 import { abortedError } from '../errors.ts';
 import type { Clock, Random } from '../ports.ts';
 
@@ -9,13 +8,23 @@ import type { Clock, Random } from '../ports.ts';
 export const nodeClock: Clock = {
   nowMs: () => Date.now(),
   monotonicMs: () => performance.now(),
-  async sleep(ms, signal) {
-    try {
-      await delay(ms, undefined, signal ? { signal } : {});
-    } catch (error) {
-      throw signal?.aborted ? abortedError(signal) : error;
-    }
-  },
+  // Every request to a store has one, nearly all of which are aborted: timers/promises makes three errors of each.
+  sleep: (ms, signal) =>
+    new Promise((resolve, reject) => {
+      if (signal?.aborted) {
+        reject(abortedError(signal));
+        return;
+      }
+      const onAbort = (): void => {
+        clearTimeout(timer);
+        reject(abortedError(signal!));
+      };
+      const timer = setTimeout(() => {
+        signal?.removeEventListener('abort', onAbort);
+        resolve();
+      }, ms);
+      signal?.addEventListener('abort', onAbort, { once: true });
+    }),
 };
 
 /** The operating system's generator for keys and nonces; Math.random for jitter and sampling. */

@@ -29,6 +29,9 @@ export interface AzureSettings extends AttemptLimits {
   readonly wire: AzureWire;
 }
 
+/** Made once: an error for each request that was answered in time would cost more than its timer. */
+const SETTLED = new BlockferryError('ABORTED', 'the request was answered');
+
 function timeoutError(request: Request, timeoutMs: number): BlockferryError {
   const seconds = Math.round(timeoutMs / 1000);
   return new BlockferryError('STORE_TIMEOUT', `${request.subject}: ${request.operation}: no answer in ${seconds} s`, {
@@ -72,6 +75,6 @@ export async function attempt<T>(
     throw azureError(error, request);
   } finally {
     outer?.removeEventListener('abort', onAbort);
-    settled.abort();
+    settled.abort(SETTLED);
   }
 }

@@ -14,6 +14,7 @@ import { PAGE_WRITE_BYTES_MAX } from '../limits.ts';
 import { type AzureSettings, attempt } from './azure-attempt.ts';
 import { damagedTransfer } from './azure-errors.ts';
 import { getRange } from './azure-range.ts';
+import { type Target, targetOf } from './azure-wire.ts';
 import { checkBlobSize, checkClear, checkFence, checkLease, checkRead, checkWrite } from './page-rules.ts';
 import type {
   ByteRange,
@@ -56,6 +57,7 @@ export class AzurePageBlob implements PageBlob {
   readonly #settings: AzureSettings;
   /** The size never changes while a blob lives, so it is asked for once. */
   #sizeBytes: number | undefined;
+  #pagesTarget: Target | undefined;
 
   constructor(container: ContainerClient, blobName: string, key: string, settings: AzureSettings) {
     this.key = key;
@@ -89,7 +91,8 @@ export class AzurePageBlob implements PageBlob {
       ...(guard.leaseId === undefined ? {} : { 'x-ms-lease-id': guard.leaseId }),
       ...checksumHeaders(transportChecksum, body),
     };
-    const upload = { url: this.#client.url, query: { comp: 'page' }, headers, body };
+    this.#pagesTarget ??= targetOf(this.#client.url, { comp: 'page' });
+    const upload = { target: this.#pagesTarget, headers, body };
     await this.#attempt(`Put Page at offset ${offset}`, body.byteLength, options, (abortSignal) =>
       wire.upload(upload, abortSignal),
     );

@@ -12,6 +12,7 @@ import type { BlockBlobClient } from '@azure/storage-blob';
 import { asBuffer } from '../bytes.ts';
 import type { Random } from '../ports.ts';
 import { type AzureSettings, attempt } from './azure-attempt.ts';
+import { targetOf } from './azure-wire.ts';
 import { StagedParts } from './staged-parts.ts';
 import type { CallOptions, StagedObject } from './store.ts';
 import { checksumHeaders } from './transport-checksum.ts';
@@ -39,8 +40,8 @@ export class AzureStagedObject implements StagedObject {
     this.#parts.check(index, bytes.byteLength);
     const body = asBuffer(bytes);
     const { wire, transportChecksum } = this.#settings;
-    const query = { comp: 'block', blockid: this.#blockId(index) };
-    const upload = { url: this.#client.url, query, headers: checksumHeaders(transportChecksum, body), body };
+    const target = targetOf(this.#client.url, { comp: 'block', blockid: this.#blockId(index) });
+    const upload = { target, headers: checksumHeaders(transportChecksum, body), body };
     const request = { subject: this.#key, operation: `Put Block ${index}` };
     await attempt(this.#settings, request, body.byteLength, options, (abortSignal) => wire.upload(upload, abortSignal));
     this.#parts.stored(index, body.byteLength);

@@ -26,12 +26,17 @@ import { usage } from './store-url.ts';
 /** How requests are authorized; anonymous ones have a SAS in their URL. */
 export type AzureCredential = StorageSharedKeyCredential | TokenCredential | 'anonymous';
 
+/** Where to, taken apart once for many requests. */
+export interface Target {
+  readonly url: string;
+  readonly isEncrypted: boolean;
+  /** Last in the string to sign: path, and queries by their names. */
+  readonly resource: string;
+}
+
 /** A PUT with a body. */
 export interface Upload {
-  /** Of the blob, with a SAS if there is one. */
-  readonly url: string;
-  /** Beside those of the URL; values as they are before escaping. */
-  readonly query: Readonly<Record<string, string>>;
+  readonly target: Target;
   /** Lower case; what every request has is added. */
   readonly headers: Readonly<Record<string, string>>;
   readonly body: Buffer;
@@ -63,9 +68,7 @@ export class AzureWire {
   }
 
   /** Sends it once. @throws RestError for any answer but 201, and whatever sockets fail with: to be called inside `attempt` */
-  async upload({ url, query, headers, body }: Upload, abortSignal: AbortSignal): Promise<void> {
-    const target = new URL(url);
-    for (const [name, value] of Object.entries(query)) target.searchParams.set(name, value);
+  async upload({ target, headers, body }: Upload, abortSignal: AbortSignal): Promise<void> {
     const sent: Record<string, string> = {
       ...headers,
       'content-length': String(body.byteLength),
@@ -78,7 +81,7 @@ export class AzureWire {
     const authorization = await this.#authorization(target, sent);
     if (authorization !== undefined) sent['authorization'] = authorization;
     const request = createPipelineRequest({
-      url: target.href,
+      url: target.url,
       method: 'PUT',
       headers: createHttpHeaders(sent),
       body,
@@ -92,26 +95,33 @@ export class AzureWire {
     throw new RestError('not created', { statusCode: response.status, request, response });
   }
 
-  async #authorization(url: URL, headers: Readonly<Record<string, string>>): Promise<string | undefined> {
+  async #authorization(target: Target, headers: Readonly<Record<string, string>>): Promise<string | undefined> {
     if (this.#token) {
-      if (url.protocol !== 'https:')
-        throw usage(`${url.origin}: no token is sent without encryption`, 'write https://');
+      if (!target.isEncrypted) throw usage('no token is sent without encryption', 'write https://');
       return `Bearer ${await this.#token.text()}`;
     }
     const credential = this.#credential;
     if (!(credential instanceof StorageSharedKeyCredential)) return undefined;
-    const signature = credential.computeHMACSHA256(stringToSign(credential.accountName, url, headers));
+    const signature = credential.computeHMACSHA256(stringToSign(credential.accountName, target, headers));
     return `SharedKey ${credential.accountName}:${signature}`;
   }
 }
 
-function stringToSign(account: string, url: URL, headers: Readonly<Record<string, string>>): string {
+/** `url`: of a blob, with a SAS if there is one. `query`: beside that; values as they are before escaping. */
+export function targetOf(url: string, query: Readonly<Record<string, string>>): Target {
+  const whole = new URL(url);
+  for (const [name, value] of Object.entries(query)) whole.searchParams.set(name, value);
+  const { searchParams, pathname, href, protocol } = whole;
+  const queries = [...searchParams.keys()].sort().map((name) => `${name}:${searchParams.get(name)}`);
+  return { url: href, isEncrypted: protocol === 'https:', resource: [pathname, ...queries].join('\n') };
+}
+
+function stringToSign(account: string, { resource }: Target, headers: Readonly<Record<string, string>>): string {
   const own = Object.keys(headers).filter((name) => name.startsWith('x-ms-'));
-  const queries = [...url.searchParams.keys()].sort();
   return [
     'PUT',
     ...HEADERS_SIGNED.map((name) => headers[name] ?? ''),
     ...own.sort().map((name) => `${name}:${headers[name]}`),
-    [`/${account}${url.pathname}`, ...queries.map((name) => `${name}:${url.searchParams.get(name)}`)].join('\n'),
+    `/${account}${resource}`,
   ].join('\n');
 }

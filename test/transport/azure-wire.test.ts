@@ -3,7 +3,7 @@ import type { TokenCredential } from '@azure/identity';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { nodePorts } from '../../src/host/index.ts';
 import { AzureToken } from '../../src/transport/azure-token.ts';
-import { AzureWire } from '../../src/transport/azure-wire.ts';
+import { AzureWire, targetOf } from '../../src/transport/azure-wire.ts';
 
 const HOUR_MS = 3_600_000;
 
@@ -50,7 +50,8 @@ describe('a token', () => {
 
   it('never goes out without encryption', async () => {
     const wire = new AzureWire({ getToken: () => next() }, nodePorts().clock);
-    const upload = { url: 'http://127.0.0.1:9/account/disks/base', query: {}, headers: {}, body: Buffer.alloc(512) };
+    const target = targetOf('http://127.0.0.1:9/account/disks/base', { comp: 'page' });
+    const upload = { target, headers: {}, body: Buffer.alloc(512) };
     await expect(wire.upload(upload, new AbortController().signal)).rejects.toMatchObject({ code: 'USAGE' });
     expect(asked).toEqual([]);
   });
