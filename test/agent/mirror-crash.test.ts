@@ -63,12 +63,12 @@ describe.each(['sealed', 'raw'] as const)('a mirror that fails at any failpoint,
     'leaves all points whole, and the next one ends it: %s',
     { timeout: 180_000 },
     async (name, set) => {
-      const whole = await begin(layout);
-      await set(whole);
-      const met = await metBy(whole.lab, () => whole.mirror());
+      const item = await begin(layout);
+      await set(item);
+      const anew = item.keep();
+      const met = await metBy(item.lab, () => item.mirror());
       const failures = await everyFault(met, async (failpoint, hit) => {
-        const item = await begin(layout);
-        await set(item);
+        anew();
         item.lab.arm({ name: failpoint, hit });
         if (!(await fails(item.mirror()))) return false;
         // Before its root there is no replica to look at.
@@ -77,7 +77,6 @@ describe.each(['sealed', 'raw'] as const)('a mirror that fails at any failpoint,
         await item.mirror();
         expect(await item.checkAt()).toEqual(expect.arrayContaining([...(await item.pointsAt(FIRST_URL))]));
         await item.checkLiveAt();
-        item.close();
         return true;
       });
       const reached =

@@ -58,6 +58,17 @@ class Item {
     for (const [i, content] of source.entries()) this.lab.disk(`disk${i}.img`, content);
   }
 
+  /** Keeps everything but the source as it is now: what it returns brings it back. */
+  keep(): () => void {
+    const bringBack = this.lab.keep();
+    const points = [...this.points];
+    return () => {
+      bringBack();
+      this.points.clear();
+      for (const [id, content] of points) this.points.set(id, content);
+    };
+  }
+
   protect(): Promise<unknown> {
     const paths = [0, 1].map((i) => `${this.lab.directory}/disk${i}.img`);
     return protect(this.lab.session, { name: 'web', disks: paths, url: STORE_URL, chunkBytes: CHUNK, keys: [] });
@@ -143,14 +154,14 @@ describe('a first replication that fails at any failpoint', () => {
 
 describe('a resync that fails at any failpoint', () => {
   it.each(MEANWHILE)('ends with %s', async (_, meanwhile) => {
-    const whole = new Item(BEFORE);
-    await whole.protect();
-    whole.write(AFTER);
-    const met = await metBy(whole.lab, () => whole.resync());
+    const item = new Item(BEFORE);
+    await item.protect();
+    await item.check();
+    const anew = item.keep();
+    item.write(AFTER);
+    const met = await metBy(item.lab, () => item.resync());
     const failures = await everyFault(met, async (name, hit) => {
-      const item = new Item(BEFORE);
-      await item.protect();
-      await item.check();
+      anew();
       item.write(AFTER);
       item.lab.arm({ name, hit });
       if (!(await fails(item.resync()))) return false;
@@ -159,7 +170,6 @@ describe('a resync that fails at any failpoint', () => {
       item.lab.arm();
       await item.resync();
       await item.checkNewest();
-      item.lab.close();
       return true;
     });
     for (const name of ['sync.after-intent', 'sync.after-slots', 'sync.after-pages', 'sync.after-root'] as const) {

@@ -68,17 +68,17 @@ describe.each(['sealed', 'raw'] as const)('an apply that fails at any failpoint,
     [', committing on its way', 0],
   ])('leaves all points whole, and is finished by the next one%s', { timeout: 120_000 }, async (_, changedPagesMax) => {
     const options = changedPagesMax === undefined ? {} : { changedPagesMax };
-    const whole = await shipped(layout);
-    const met = await metBy(whole.lab, () => whole.apply(options));
+    const item = await shipped(layout);
+    const anew = item.keep();
+    const met = await metBy(item.lab, () => item.apply(options));
     const failures = await everyFault(met, async (name, hit) => {
-      const item = await shipped(layout);
+      anew();
       item.lab.arm({ name, hit });
       if (!(await fails(item.apply(options)))) return false;
       await item.check();
       item.lab.arm();
       await item.apply();
       await item.checkApplied();
-      item.close();
       return true;
     });
     expect(failures).toMatchObject({ 'apply.after-intent': 1, 'apply.after-snapshots': 1 });
@@ -89,16 +89,16 @@ describe.each(['sealed', 'raw'] as const)('an apply that fails at any failpoint,
   });
 
   it('is made good by a sync as well', { timeout: 120_000 }, async () => {
-    const whole = await shipped(layout);
-    const met = await metBy(whole.lab, () => whole.apply({ changedPagesMax: 0 }));
+    const item = await shipped(layout);
+    const anew = item.keep();
+    const met = await metBy(item.lab, () => item.apply({ changedPagesMax: 0 }));
     await everyFault(met, async (name, hit) => {
-      const item = await shipped(layout);
+      anew();
       item.lab.arm({ name, hit });
       if (!(await fails(item.apply({ changedPagesMax: 0 })))) return false;
       item.lab.arm();
       await syncItem(item);
       await item.checkApplied();
-      item.close();
       return true;
     });
   });

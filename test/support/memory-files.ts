@@ -48,6 +48,15 @@ export class MemoryContent {
     this.version += 1n;
   }
 
+  /** The same file as it is now. */
+  copy(): MemoryContent {
+    const copy = new MemoryContent(this.id);
+    for (const [index, page] of this.pages) copy.pages.set(index, page.slice());
+    copy.sizeBytes = this.sizeBytes;
+    copy.version = this.version;
+    return copy;
+  }
+
   /** A page that holds so much of itself: most files are much smaller than one. */
   #page(index: number, lengthBytes: number): Uint8Array {
     const page = this.pages.get(index);
@@ -119,8 +128,10 @@ export function errno(code: string, path: string): NodeJS.ErrnoException {
   return Object.assign(new Error(`${code}: ${path}`), { code });
 }
 
-/** A FileSystem in memory; `put` and `get` are for tests. */
+/** A FileSystem in memory; `put`, `get` and `keep` are for tests. */
 export interface MemoryFileSystem extends FileSystem {
+  /** Keeps all files as they are now: what it returns brings them back, as often as one likes. */
+  keep(): () => void;
   put(path: string, bytes: Uint8Array): void;
   get(path: string): Uint8Array | undefined;
 }
@@ -149,6 +160,16 @@ export function memoryFileSystem(): MemoryFileSystem {
   }
 
   return {
+    keep() {
+      const kept = [...contents].map(([path, content]) => [path, content.copy()] as const);
+      const keptDirectories = [...directories];
+      return () => {
+        contents.clear();
+        for (const [path, content] of kept) contents.set(path, content.copy());
+        directories.clear();
+        for (const path of keptDirectories) directories.add(path);
+      };
+    },
     put: (path, bytes) => store(resolve(path), bytes),
     get(path) {
       const content = contents.get(resolve(path));

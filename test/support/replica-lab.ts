@@ -21,7 +21,7 @@ import {
 import { Lanes, openStore, Retry, RetryingStore } from '../../src/transport/index.ts';
 import { prepareDisks } from '../../src/workers/batch.ts';
 import { BufferPool } from '../../src/workers/index.ts';
-import { memoryFileSystem } from './memory-files.ts';
+import { type MemoryFileSystem, memoryFileSystem } from './memory-files.ts';
 
 /** Everything below this path is in memory. */
 const MEMORY = '/memory';
@@ -29,8 +29,7 @@ export const STORE_URL = 'file:///memory/store';
 export const CHUNK = 65_536;
 
 /** Real files, but for what lies below `/memory`. */
-function halfInMemory(real: FileSystem): FileSystem {
-  const memory = memoryFileSystem();
+function halfInMemory(real: FileSystem, memory: FileSystem): FileSystem {
   const side = (path: string): FileSystem => (path.startsWith(MEMORY) ? memory : real);
   return {
     open: (path, mode) => side(path).open(path, mode),
@@ -67,12 +66,13 @@ export class Lab {
   readonly hits: Map<FailpointName, number> = new Map();
   /** Runs at every failpoint, before it fails. */
   onFailpoint: ((name: FailpointName, hit: number) => void | Promise<void>) | undefined;
+  readonly #memory: MemoryFileSystem = memoryFileSystem();
   #fault: Fault | undefined;
   #seconds = 1_700_000_000;
 
   constructor() {
     const real = nodePorts();
-    const files = halfInMemory(real.files);
+    const files = halfInMemory(real.files, this.#memory);
     const lock: Ports['lock'] = async (directory) => ({
       release: async () => {},
       remove: async () => void (await files.removeEmpty(directory)),
@@ -80,6 +80,11 @@ export class Lab {
     const failpoint = (name: FailpointName): Promise<void> => this.#hit(name);
     this.ports = { ...real, files, lock, failpoint };
     this.session = { ports: this.ports, home: `${MEMORY}/home`, environment: {}, workers: 2 };
+  }
+
+  /** Keeps store and home as they are now: what it returns brings them back. The disks are left alone. */
+  keep(): () => void {
+    return this.#memory.keep();
   }
 
   /** Lets one hit of a failpoint fail, once; none without a fault. */
