@@ -58,7 +58,8 @@ async function describeStores(
   describe: (observed: Observation) => ItemStatus,
 ): Promise<ItemStatus> {
   const status = describe(observed);
-  const also = observed.state ? await furtherStores(session, observed.state, status.lastPointMs) : [];
+  const first = { newestMs: status.lastPointMs, epoch: observed.facts.replica?.owner.epoch };
+  const also = observed.state ? await furtherStores(session, observed.state, first) : [];
   return also.length === 0 ? status : { ...status, also };
 }
 

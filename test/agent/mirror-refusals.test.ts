@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { loadConfig } from '../../src/agent/daemon/index.ts';
 import { followOperations } from '../../src/agent/daemon/operations.ts';
-import { addKey, apply, cancel, mirror, prune, removeKey, rotateKey, ship } from '../../src/agent/index.ts';
+import { addKey, apply, cancel, mirror, prune, removeKey, rotateKey, ship, status } from '../../src/agent/index.ts';
 import { LocalItem } from '../../src/agent/local-state.ts';
 import type { MirrorReport, Session } from '../../src/agent/types.ts';
 import { assertReplicating, baseKey, Committer, generateKeyFile, logKey } from '../../src/replica/index.ts';
@@ -137,6 +137,7 @@ describe('sides', () => {
     await item.mirror();
     await item.takeOver(SECOND_URL, point, 7);
     await local.save({ ...(await local.load()), also: [SECOND_URL] });
+    expect((await status(item.session, 'web'))[0]!.also).toMatchObject([{ url: SECOND_URL, code: 'SPLIT_BRAIN' }]);
     await expect(cancel(item.session, 'web')).rejects.toMatchObject({
       code: 'SPLIT_BRAIN',
       facts: { epoch: 2, own: 1 },
