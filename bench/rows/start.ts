@@ -11,6 +11,8 @@ export async function start(lab: Lab): Promise<void> {
   await writeFile(disk, randomBytes(MIB));
   const home = lab.target('home');
   let ferry = await Ferry.make(home);
+  const [restoring, out] = [await Ferry.make(lab.target('home')), lab.target('out')];
+  await restoring.protect([disk], `file://${lab.target('replica')}`);
   await race(lab, { bench: 'start', task: 'a disk of 1 MiB', input: '1 MiB of random bytes' }, [
     { name: 'node', command: "node -e ''", run: () => measure([process.execPath, '-e', '']) },
     {
@@ -27,5 +29,11 @@ export async function start(lab: Lab): Promise<void> {
       run: () => ferry.protect([disk], lab.discarding()),
     },
     { name: 'resync', command: 'blockferry resync vm, after protect', run: () => ferry.run('resync', 'vm') },
+    {
+      name: 'failover',
+      command: 'blockferry failover vm --test --format raw --out OUT, from a folder',
+      run: () => restoring.run('failover', 'vm', '--test', '--format', 'raw', '--out', out),
+      clean: async () => void (await restoring.run('cancel', 'vm', '--test')),
+    },
   ]);
 }
