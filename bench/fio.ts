@@ -18,12 +18,16 @@ interface FioWrite {
   readonly clat_ns: { readonly percentile?: Readonly<Record<string, number>> };
 }
 
-/** Runs a job of random writes of incompressible data; `options` are those of fio. */
-export async function randomWrites(uri: string, options: Readonly<Record<string, string | number>>): Promise<Written> {
+/** Runs a job of random writes of incompressible data, to its end or `until` then; `options` are those of fio. */
+export async function randomWrites(
+  uri: string,
+  options: Readonly<Record<string, string | number>>,
+  until?: Promise<unknown>,
+): Promise<Written> {
   return await withDirectory(tmpdir(), 'blockferry-fio-', async (folder) => {
     const job = { name: 'job', ioengine: 'nbd', uri, rw: 'randwrite', refill_buffers: 1, randrepeat: 1, ...options };
     const args = Object.entries(job).map(([key, value]) => `--${key}=${value}`);
-    const { stdout } = await run(['fio', ...args, '--output-format=json'], { cwd: folder });
+    const { stdout } = await run(['fio', ...args, '--output-format=json'], { cwd: folder, ...(until && { until }) });
     // The library under its NBD engine may talk before the JSON begins.
     const parsed = JSON.parse(stdout.slice(stdout.indexOf('{'))) as {
       jobs: readonly { error: number; write: FioWrite }[];

@@ -32,6 +32,8 @@ export interface CommandOptions {
   readonly cwd?: string;
   /** Beside what this process has in its environment. */
   readonly env?: Readonly<Record<string, string>>;
+  /** Interrupts the program when it is settled; with which code it ends then does not matter. */
+  readonly until?: Promise<unknown>;
 }
 
 /** A program and its arguments. */
@@ -58,7 +60,11 @@ export async function run(
 ): Promise<{ readonly stdout: string; readonly stderr: string }> {
   const child = start(command, options);
   const said = { stdout: textOf(child.stdout), stderr: textOf(child.stderr) };
-  let late = false;
+  let [late, interrupted] = [false, false];
+  const interrupt = (): void => {
+    interrupted = child.exitCode === null && child.kill('SIGINT');
+  };
+  options.until?.then(interrupt, interrupt);
   const timer = setTimeout(() => {
     late = true;
     killGroup(child);
@@ -69,7 +75,7 @@ export async function run(
   }).finally(() => clearTimeout(timer));
   const [stdout, stderr] = [said.stdout(), said.stderr()];
   if (late) throw new Error(`${command.join(' ')} took longer than ${RUN_MS_MAX / 1000} s and was ended`);
-  if (code !== 0) throw new Error(`${command.join(' ')} ended with ${code}: ${stderr || stdout}`);
+  if (code !== 0 && !interrupted) throw new Error(`${command.join(' ')} ended with ${code}: ${stderr || stdout}`);
   return { stdout, stderr };
 }
 

@@ -7,7 +7,7 @@ import { measure } from '../measure.ts';
 import { type Contestant, race } from '../race.ts';
 
 /** Makes a disk so large that the start of a command is a small part of it. */
-const LARGE_TIMES = 8;
+const LARGE_TIMES = 4;
 
 function ours(ferry: Ferry): Contestant {
   return {
@@ -52,7 +52,7 @@ export async function compare(lab: Lab): Promise<void> {
   ]);
   await removeTree(copy);
   const large = await repeated(lab, input, LARGE_TIMES);
-  await race(lab, { bench: 'compare', task: 'nothing changed, 8 GiB', input: large.recipe }, [
+  await race(lab, { bench: 'compare', task: 'nothing changed, 4 GiB', input: large.recipe }, [
     ours(await protectedFerry(lab, large)),
     oneHash(large),
   ]);

@@ -14,6 +14,8 @@ const DISK_BYTES = 4 * GIB;
 /** Below the half of a disk at which a log gives way. */
 const WRITTEN_BYTES_MAX = GIB;
 
+const SHIP_SECONDS_MAX = 60;
+
 const SIZES = [
   ['4 KiB', 4 * KIB],
   ['64 KiB', 64 * KIB],
@@ -105,31 +107,37 @@ export async function latency(lab: Lab): Promise<void> {
   const runtime = lab.smoke ? 1 : 4;
   const rate = 2000;
   const steady = { bs: 4 * KIB, size: DISK_BYTES, rate_iops: rate, runtime, time_based: 1, iodepth: 4 };
-  const input = `fio --rw=randwrite --bs=4k --rate_iops=${rate} --iodepth=4, ${runtime} s, on an empty raw disk of 4 GiB on tmpfs`;
+  const input = `fio --rw=randwrite --bs=4k --rate_iops=${rate} --iodepth=4 on an empty raw disk of 4 GiB on tmpfs`;
   await race(
     lab,
-    { bench: 'latency', task: 'idle', input },
+    { bench: 'latency', task: 'idle', input: `${input}, ${runtime} s` },
     contestants(lab, (uri) => randomWrites(uri, steady)),
   );
   const guest = new TrackedGuest(lab);
   const filling = { bs: 64 * KIB, size: DISK_BYTES, io_size: lab.size(GIB, 32 * MIB), iodepth: 16 };
-  await race(lab, { bench: 'latency', task: 'under ship', input: `${input}; a log of 1 GiB is shipped meanwhile` }, [
-    {
-      name: 'blockferry',
-      tool: 'fio',
-      command: 'blockferry track vm, blockferry ship vm',
-      prepare: async () => {
-        await guest.begin();
-        await randomWrites(guest.served.uri, filling);
+  await race(
+    lab,
+    { bench: 'latency', task: 'under ship', input: `${input}, for as long as a log of 1 GiB is shipped` },
+    [
+      {
+        name: 'blockferry',
+        tool: 'fio',
+        command: 'blockferry track vm, blockferry ship vm',
+        prepare: async () => {
+          await guest.begin();
+          await randomWrites(guest.served.uri, filling);
+        },
+        run: () => guest.served.during(() => underShip(guest, steady)),
+        clean: () => guest.end(),
       },
-      run: () => guest.served.during(() => underShip(guest, steady)),
-      clean: () => guest.end(),
-    },
-  ]);
+    ],
+  );
 }
 
+/** The guest writes while the cycle ships, and no longer. */
 async function underShip(guest: TrackedGuest, job: Record<string, number>): Promise<Record<string, number>> {
   const shipping: Promise<Outcome> = guest.ferry.run('ship', 'vm');
-  const [written, { wallMs }] = await Promise.all([randomWrites(guest.served.uri, job), shipping]);
+  const untilShipped = { ...job, runtime: SHIP_SECONDS_MAX };
+  const [written, { wallMs }] = await Promise.all([randomWrites(guest.served.uri, untilShipped, shipping), shipping]);
   return { ...written, shippedMs: Math.round(wallMs) };
 }
