@@ -112,6 +112,13 @@ describe('a member that cannot', () => {
     await lab.stop();
   });
 
+  test('joins it as soon as it can, wherever the ladder is', async () => {
+    const lab = begin({ db: { isProtected: false, tookMs: { protect: 37 * MINUTE } } });
+    await lab.pass(38 * MINUTE);
+    expect(together(lab)).toEqual([37]);
+    await lab.stop();
+  });
+
   test('holds up its group for a minute at most while it does something else', async () => {
     const lab = begin({ db: { outstandingLogs: 32, tookMs: { apply: 90 * MINUTE } } });
     await lab.pass(HOUR - 1);
