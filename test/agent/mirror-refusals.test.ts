@@ -202,6 +202,28 @@ describe('keys', () => {
     await item.checkAt();
   });
 
+  it('those of a side that took over and changed them meanwhile are not overwritten', async () => {
+    await begin();
+    await item.write(20);
+    await rotateKey(item.session, 'web');
+    item.lab.arm({ name: 'apply.after-intent', hit: 1 });
+    await expect(item.mirror()).rejects.toMatchObject({ code: 'FAILPOINT' });
+    // What is ended first takes long.
+    await rotateKey(item.session, 'web');
+    item.lab.arm();
+    let theirs: Uint8Array | undefined;
+    item.lab.onFailpoint = async (name, hit) => {
+      if (name !== 'sync.after-anchor' || hit !== 2) return;
+      item.lab.onFailpoint = undefined;
+      const replica = await item.replicaAt();
+      const keyring = addEpoch(replica.keyring, item.lab.ports.random);
+      theirs = keyring.keyring.mac;
+      await new Committer(replica, 'test', async () => {}, item.lab.ports).commitKeyring(keyring);
+    };
+    await expect(item.mirror()).rejects.toMatchObject({ code: 'REPLICA_FENCED' });
+    expect((await item.replicaAt()).keyring.keyring.mac).toEqual(theirs);
+  });
+
   it('an epoch that the follower alone has is not lost', async () => {
     await begin();
     const replica = await item.replicaAt();
