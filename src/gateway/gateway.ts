@@ -49,7 +49,11 @@ export class Gateway {
         ...{ ...config.cache, files: ports.files, rule: options.spaceRule },
         usedBytes: () => replicas.usedBytes(),
       });
-      const admit = (isFirst: boolean): Promise<void> => space.admit(isFirst);
+      const admit = async (isFirst: boolean): Promise<void> => {
+        // What clients left half done takes room until somebody begins another one.
+        if (isFirst && replicas.usedBytes() >= config.cache.limitBytes) await gateway.#stagings.sweep();
+        await space.admit(isFirst);
+      };
       const replicas: Replicas = new Replicas({ ...options, cacheDirectory: directory, admit }, config.stores);
       await replicas.resume();
       const server = await gateway.#listen(replicas, tls).catch(async (error) => {

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { GATEWAY_REPLICAS_MAX } from '../limits.ts';
 import type { Ports } from '../ports.ts';
-import { openStore, Retry, type RetryPolicy, type Store } from '../transport/index.ts';
+import { type Lanes, openStore, Retry, type RetryPolicy, type Store } from '../transport/index.ts';
 import { Spool } from './spool.ts';
 import { SpoolingStore } from './spooling-store.ts';
 import type { Forecast, GatewayConfig, GatewayOptions, GatewayReplicaStatus } from './types.ts';
@@ -160,13 +160,14 @@ export class Replicas {
   }
 
   async #openReplica(place: string): Promise<OpenReplica> {
-    const { ports, environment, cacheDirectory, lanes, admit, onEvent } = this.#options;
+    const { ports, environment, cacheDirectory, admit, onEvent } = this.#options;
     const url = this.#urlOf(place);
     const directory = join(cacheDirectory, createHash('sha256').update(place).digest('hex').slice(0, 32));
     await claim(directory, place, url, ports);
     const { spool, damage } = await Spool.open(directory, ports);
     if (damage) onEvent({ type: 'refused', place, directory, reason: damage.message });
     const store = await openStore(url, { ports, environment });
+    const lanes = (): Lanes => this.#options.lanes(storeOf(place));
     const forecast = this.#options.forecast();
     const { clock, random } = ports;
     const uploader = new Uploader({
@@ -184,10 +185,10 @@ export class Replicas {
   }
 
   #urlOf(place: string): string {
-    const at = place.indexOf('/');
-    const store = this.#stores.find(({ name }) => name === place.slice(0, at));
-    if (store) return `${store.url.replace(/\/+$/, '')}${place.slice(at)}`;
-    throw new BlockferryError('STORE_REFUSED', `the gateway has no store "${place.slice(0, Math.max(0, at))}"`, {
+    const wanted = storeOf(place);
+    const store = this.#stores.find(({ name }) => name === wanted);
+    if (store) return `${store.url.replace(/\/+$/, '')}${place.slice(wanted.length)}`;
+    throw new BlockferryError('STORE_REFUSED', `the gateway has no store "${wanted}"`, {
       facts: { place },
       hint: 'write gateway+https://HOST:PORT/STORE/PREFIX with a STORE of the configuration of the gateway',
     });
@@ -204,6 +205,11 @@ export class Replicas {
       await store.close();
     }
   }
+}
+
+/** `STORE` of `STORE/PREFIX`. */
+function storeOf(place: string): string {
+  return place.split('/', 1)[0]!;
 }
 
 async function statusOf({ place, spool, uploader, store, forecast }: OpenReplica): Promise<GatewayReplicaStatus> {

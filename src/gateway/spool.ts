@@ -200,6 +200,11 @@ export class Spool {
     return into;
   }
 
+  /** Whether an object was ever seen at the store. */
+  hasSeen(key: string): Promise<boolean> {
+    return this.#ports.files.exists(this.#seenPath(key));
+  }
+
   /** An object as it was last seen at the store; undefined if it never was, or what was kept is damaged. */
   async seen(key: string): Promise<Uint8Array | undefined> {
     const path = this.#seenPath(key);

@@ -12,7 +12,7 @@
  * cycle reads are answered as they were last seen; the compare and swap at the store decides in the end.
  */
 import { bytesEqual } from '../bytes.ts';
-import { BlockferryError, isBlockferryError } from '../errors.ts';
+import { BlockferryError } from '../errors.ts';
 import { ROOT_BYTES_MAX } from '../limits.ts';
 import type { Ports } from '../ports.ts';
 import {
@@ -48,6 +48,8 @@ const KEPT_KEYS: readonly string[] = [ROOT_KEY, 'replica.json', 'keyring.json'];
 const BARRIER_MS = 20_000;
 /** A store that did not answer is not asked again for so long, where what was last seen will do. */
 const AWAY_MS = 60_000;
+/** How long a cycle waits for a store that says nothing, where what was last seen will do. */
+const SILENT_MS = 10_000;
 const STAGING_ID_BYTES = 16;
 
 export interface SpoolingStoreOptions {
@@ -271,14 +273,15 @@ export class SpoolingStore implements Store {
   async #getThrough(key: string, maxBytes: number, options?: CallOptions): Promise<StoredObject | undefined> {
     const { store, ports, spool } = this.#options;
     const isKept = KEPT_KEYS.includes(key);
-    if (isKept && ports.clock.monotonicMs() < this.#awayUntilMs) {
+    if (isKept && this.#isKnownAway()) {
       const seen = await spool.seen(key);
       if (seen) return this.#asSeen(key, seen, maxBytes);
     }
     const changes = this.#changes.get(key);
     let there: StoredObject | undefined;
     try {
-      there = await store.get(key, maxBytes, options);
+      const ask = (call: CallOptions): Promise<StoredObject | undefined> => store.get(key, maxBytes, call);
+      there = isKept && (await spool.hasSeen(key)) ? await this.#soon(key, ask, options) : await ask(options ?? {});
     } catch (error) {
       if (!isKept || !isAway(error)) throw error;
       this.#awayUntilMs = ports.clock.monotonicMs() + AWAY_MS;
@@ -293,6 +296,35 @@ export class SpoolingStore implements Store {
     const hash = sha256(there.bytes);
     if (changes === this.#changes.get(key)) this.#root = { hash, etag: there.etag };
     return { bytes: there.bytes, etag: this.#etagOf(hash) };
+  }
+
+  #isKnownAway(): boolean {
+    const { ports, uploader } = this.#options;
+    return ports.clock.monotonicMs() < this.#awayUntilMs || isAway(uploader.failure);
+  }
+
+  /** @throws STORE_TIMEOUT where it takes too long */
+  async #soon<T>(key: string, ask: (call: CallOptions) => Promise<T>, { signal }: CallOptions = {}): Promise<T> {
+    const { clock } = this.#options.ports;
+    const ended = new AbortController();
+    const silent = new AbortController();
+    const late = clock.sleep(SILENT_MS, ended.signal).then(
+      () => {
+        const error = new BlockferryError('STORE_TIMEOUT', `${key}: the store says nothing for ${SILENT_MS} ms`, {
+          facts: { source: key, timeoutMs: SILENT_MS },
+          retryable: true,
+        });
+        silent.abort(error);
+        throw error;
+      },
+      () => new Promise<never>(() => {}),
+    );
+    try {
+      const call = { signal: signal ? AbortSignal.any([signal, silent.signal]) : silent.signal };
+      return await Promise.race([ask(call), late]);
+    } finally {
+      ended.abort();
+    }
   }
 
   /** Keeps an object as it is at the store, if it is not what is kept already. */
@@ -346,9 +378,11 @@ export class SpoolingStore implements Store {
   }
 }
 
+const AWAY: readonly string[] = ['STORE_UNREACHABLE', 'STORE_TIMEOUT', 'STORE_THROTTLED', 'STORE_AUTHENTICATION'];
+
 /** The store could not be asked; what it would have said is not known. */
 function isAway(error: unknown): boolean {
-  return isBlockferryError(error, 'STORE_UNREACHABLE', 'STORE_TIMEOUT', 'STORE_THROTTLED', 'STORE_AUTHENTICATION');
+  return typeof error === 'object' && error !== null && 'code' in error && AWAY.includes(String(error.code));
 }
 
 function changed(ifMatch: string): BlockferryError {

@@ -35,7 +35,7 @@ export class Stagings {
   async begin(store: Store, name: StagingName): Promise<StagedObject> {
     const found = this.#touch(name);
     if (found) return found.object;
-    await this.#sweep();
+    await this.sweep();
     if (this.#open.size >= GATEWAY_STAGINGS_MAX) {
       throw new BlockferryError('STORE_THROTTLED', `${GATEWAY_STAGINGS_MAX} large objects are in the making`, {
         facts: { stagings: GATEWAY_STAGINGS_MAX, retryAfterMs: 5_000 },
@@ -70,7 +70,7 @@ export class Stagings {
   }
 
   /** Makes room: what is over first, then who was silent for long. */
-  async #sweep(): Promise<void> {
+  async sweep(): Promise<void> {
     const silentSinceMs = this.#clock.monotonicMs() - IDLE_MS_MAX;
     const isCrowded = this.#open.size >= GATEWAY_STAGINGS_MAX / 2;
     for (const [id, { object, touchedMs, isCommitted }] of [...this.#open]) {

@@ -1,7 +1,7 @@
 /** What a gateway is made of, says of itself and tells. Sizes in bytes, times in Unix milliseconds. */
 import type { Ports } from '../ports.ts';
-import type { StoreEnvironment } from '../transport/index.ts';
-import type { MakeLanes, UploadFailure } from './uploader.ts';
+import type { Lanes, StoreEnvironment } from '../transport/index.ts';
+import type { UploadFailure } from './uploader.ts';
 
 export interface GatewayClientConfig {
   readonly name: string;
@@ -46,7 +46,8 @@ export interface GatewayOptions {
   readonly ports: Ports;
   /** Credentials of the real stores. */
   readonly environment: StoreEnvironment;
-  readonly lanes: MakeLanes;
+  /** To one of the stores, by its name: one that does not answer takes no lane from the others. */
+  readonly lanes: (store: string) => Lanes;
   readonly spaceRule: SpaceRule;
   readonly forecast: () => Forecast;
   readonly onEvent: (event: GatewayEvent) => void;

@@ -4,15 +4,18 @@
  */
 import { readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { gatewayHealth } from '../../src/agent/daemon/gateway-health.ts';
+import { GatewayKeeper } from '../../src/agent/daemon/gateway-keeper.ts';
+import { Shares } from '../../src/agent/daemon/shares.ts';
 import { BlockferryError } from '../../src/errors.ts';
 import type { GatewayStatus } from '../../src/gateway/index.ts';
 import type { Ports } from '../../src/ports.ts';
-import { Retry, RetryingStore, type Store } from '../../src/transport/index.ts';
+import { openStore, Retry, RetryingStore, type Store } from '../../src/transport/index.ts';
 import { filled } from '../transport/contract.ts';
 import { GatewayLab, type LabOptions, roomyPorts } from './support.ts';
 
@@ -397,6 +400,86 @@ describe('a gateway', () => {
     go();
     await Promise.all(passing);
     await other.close();
+  });
+
+  it('answers a cycle though its store says nothing', async () => {
+    const real = roomyPorts();
+    const sleep: Ports['clock']['sleep'] = (ms, signal) => real.clock.sleep(ms === 10_000 ? 300 : ms, signal);
+    await begin({ ports: { ...real, clock: { ...real.clock, sleep } } });
+    const etag = await firstRoot();
+    line.around = (_, args) =>
+      new Promise((_resolve, reject) => {
+        const { signal } = args.at(-1) as { readonly signal: AbortSignal };
+        signal.addEventListener('abort', () => reject(signal.reason as Error));
+      });
+    const startedMs = performance.now();
+    // More of them than there would be room for, were each to wait.
+    const roots = await Promise.all(Array.from({ length: 20 }, () => client.get('root', 16 * MIB)));
+    expect(roots.every((found) => found?.etag === etag)).toBe(true);
+    await client.put('logs/2', filled(1000, 2));
+    await client.put('root', filled(100, 2), { ifMatch: etag, early: true });
+    expect(performance.now() - startedMs).toBeLessThan(5_000);
+  });
+
+  it('serves one store while another one says nothing', async () => {
+    await begin();
+    const { tokenFile } = lab;
+    const config = {
+      listen: { host: '127.0.0.1', port: 0 },
+      cache: { directory: join(lab.directory, 'other-cache'), limitBytes: 1 << 30, lowSpace: 'tell' as const },
+      stores: ['a', 'b'].map((name) => ({ name, url: pathToFileURL(join(root, name)).href })),
+      clients: [{ name: 'one', tokenFile, may: ['a', 'b'] }],
+    };
+    const ports = roomyPorts();
+    const keeper = await GatewayKeeper.start({
+      config,
+      ports,
+      environment: {},
+      shares: new Shares(ports.clock, 4),
+      tell: () => {},
+    });
+    const options = { ports, environment: { gateway: { tokenFile } } };
+    const [a, b] = await Promise.all(
+      ['a/x', 'b/x'].map((place) => openStore(`${keeper.status.url}/${place}`, options)),
+    );
+    await b!.put('object', filled(10, 1));
+    await a!.pages('disk').create(MIB, 1);
+    let go = (): void => {};
+    const gate = new Promise<void>((resolve) => {
+      go = resolve;
+    });
+    line.around = async (name, _, run) => {
+      if (name === 'write') await gate;
+      return run();
+    };
+    const hung = Array.from({ length: 12 }, () => a!.pages('disk').write(filled(512, 1), 0, { fence: 1 }));
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect((await b!.read('object', 0, 10))[0]).toBe(1);
+    go();
+    await Promise.all(hung);
+    for (const store of [a!, b!]) await store.close();
+    await keeper.close();
+  });
+
+  it('gives the room of what a client left half done to others', async () => {
+    const real = roomyPorts();
+    let laterMs = 0;
+    const clock = { ...real.clock, monotonicMs: () => real.clock.monotonicMs() + laterMs };
+    await begin({ ports: { ...real, clock }, cache: { limitBytes: MIB } });
+    await client.stage('logs/1', MIB).put(0, filled(MIB, 1));
+    await expect(client.put('logs/2', filled(10, 2))).rejects.toMatchObject({ code: 'STORE_THROTTLED' });
+    laterMs = 3_600_001;
+    await client.put('logs/2', filled(10, 2));
+  });
+
+  it('cuts off who does not get to the point', { timeout: 30_000 }, async () => {
+    await begin();
+    const { port } = new URL(lab.gateway.url.replace('gateway+', ''));
+    const socket = connect(Number(port), '127.0.0.1', () => socket.write('POST /v1/main/a HTTP/1.1\r\nhost: x\r\n'));
+    socket.on('data', () => {}).on('error', () => {});
+    const startedMs = performance.now();
+    await new Promise<void>((resolve) => socket.on('close', () => resolve()));
+    expect(performance.now() - startedMs).toBeLessThan(20_000);
   });
 
   it('that was started anew in the middle of an upload says that its parts are gone', async () => {

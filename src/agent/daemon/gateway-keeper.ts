@@ -7,7 +7,7 @@ import { Gateway, type GatewayConfig, type GatewayEvent } from '../../gateway/in
 import type { Ports } from '../../ports.ts';
 import { Lanes } from '../../transport/index.ts';
 import { BacklogForecast, spaceVerdict } from '../policy/index.ts';
-import { LANES_MAX } from '../transfer-limits.ts';
+import { LANES_MAX, type Limits } from '../transfer-limits.ts';
 import type { Session } from '../types.ts';
 import { type AgentGatewayStatus, gatewayHealth } from './gateway-health.ts';
 import { contextOf, limitsOf } from './operation-context.ts';
@@ -44,11 +44,17 @@ export class GatewayKeeper {
     const { clock } = ports;
     // It is always active: what others bring is not foreseen.
     const share = shares.enter({ lanes: { min: 4, max: LANES_MAX }, part: 1 });
-    const { requests: limit, bandwidth } = limitsOf(contextOf(share, new AbortController().signal), clock);
+    const context = contextOf(share, new AbortController().signal);
+    // Each store may use all of the lanes: a few requests too many are better than a store that waits for one that is down.
+    const limits = new Map<string, Limits>();
+    const lanes = (store: string): Lanes => {
+      const { requests: limit, bandwidth } = limits.get(store) ?? limitsOf(context, clock);
+      limits.set(store, { requests: limit, bandwidth });
+      return new Lanes({ clock, limit, bandwidth, limitMax: LANES_MAX });
+    };
     try {
       const gateway = await Gateway.start({
-        ...{ config, ports, environment, spaceRule: spaceVerdict },
-        lanes: () => new Lanes({ clock, limit, bandwidth, limitMax: LANES_MAX }),
+        ...{ config, ports, environment, lanes, spaceRule: spaceVerdict },
         forecast: () => new BacklogForecast(),
         onEvent: (event) => tell(happeningOf(event)),
       });
