@@ -6,6 +6,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { failover, points } from '../../dist/index.js';
 import type { FailpointName } from '../../src/ports.ts';
 import { type Azurite, startAzurite } from '../support/azurite.ts';
 import { type Report, Sides } from '../support/sides.ts';
@@ -51,7 +52,7 @@ class TwoStores {
       await Sides.begin({ directory, url, layout, formats: ['raw', 'vhdx'] }),
       urlOf(second, directory, 'second'),
     );
-    for (const { id } of await stores.pointsOf(url)) stores.points.set(String(id), await stores.sides.content());
+    for (const id of await stores.pointsOf(url)) stores.points.set(id, await stores.sides.content());
     return stores;
   }
 
@@ -74,25 +75,24 @@ class TwoStores {
     expect(signal, failpoint).toBe('SIGKILL');
   }
 
-  async pointsOf(url: string): Promise<readonly Report[]> {
-    const result = await this.sides.at('b', ['points', 'vm', '--from', url, '--key-file', this.sides.key]);
-    expect(result.code, result.stderr).toBe(0);
-    return result.stdout
-      .trim()
-      .split('\n')
-      .filter((line) => line !== '')
-      .map((line) => JSON.parse(line) as Report);
+  async pointsOf(url: string): Promise<readonly string[]> {
+    return (await points(this.sides.session('b'), this.#replicaAt(url))).map(({ id }) => id);
+  }
+
+  #replicaAt(url: string) {
+    return { name: 'vm', url, keys: [{ type: 'key-file' as const, path: this.sides.key }] };
   }
 
   /** Brings points of the second store back, without the first, and compares them; returns their ids. */
   async check(which: 'all' | 'newest' = 'all'): Promise<readonly string[]> {
-    const ids = (await this.pointsOf(this.to)).map(({ id }) => String(id));
-    for (const id of which === 'all' ? ids : ids.slice(-1)) {
-      const out = await mkdtemp(join(this.sides.directory, 'out-'));
-      const from = ['--from', this.to, '--key-file', this.sides.key];
-      await this.sides.run('b', ['failover', 'vm', '--test', '--point', id, ...from, '--out', out, '--format', 'raw']);
-      expect(await this.sides.content(this.sides.brought(out, 'raw')), id).toEqual(this.points.get(id));
-      await rm(out, { recursive: true });
+    const ids = await this.pointsOf(this.to);
+    for (const point of which === 'all' ? ids : ids.slice(-1)) {
+      const outDirectory = await mkdtemp(join(this.sides.directory, 'out-'));
+      const request = { point, outDirectory, format: 'raw', test: true } as const;
+      await failover(this.sides.session('b'), this.#replicaAt(this.to), request);
+      const found = await this.sides.content(this.sides.brought(outDirectory, 'raw'));
+      expect(found, point).toEqual(this.points.get(point));
+      await rm(outDirectory, { recursive: true });
     }
     return ids;
   }

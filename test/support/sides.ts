@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'vitest';
+import { generateKeyFile, nodePorts, protect, type Session } from '../../dist/index.js';
 import { type RunResult, records, runCli } from '../cli/support.ts';
 import { contentSha256 } from './disk-content.ts';
 import { qemuIo, type RunningTracker, startTracker } from './tracker.ts';
@@ -25,12 +26,10 @@ export class Sides {
   readonly directory: string;
   readonly url: string;
   readonly disks: readonly string[];
-  readonly #layout: string;
 
-  private constructor({ directory, url, formats, layout }: SidesOptions) {
+  private constructor({ directory, url, formats }: SidesOptions) {
     this.directory = directory;
     this.url = url;
-    this.#layout = layout;
     this.disks = formats.map((format, i) => join(directory, `disk${i}.${format === 'vpc' ? 'vhd' : format}`));
   }
 
@@ -45,9 +44,11 @@ export class Sides {
       const writes = ['write -P 0x11 0 2M', `write -P 0x${i + 2}2 20M 1M`].flatMap((write) => ['-c', write]);
       execFileSync('qemu-io', ['-f', format, ...writes, disk], { stdio: 'pipe' });
     }
-    await sides.run('a', ['keygen', sides.key]);
-    const choices = ['--layout', sides.#layout, '--chunk-size', '64KiB', '--key-file', sides.key];
-    await sides.run('a', ['protect', 'vm', ...sides.disks, '--to', sides.url, ...choices]);
+    const { disks, url } = sides;
+    const { layout } = options;
+    await generateKeyFile(sides.key, nodePorts());
+    const keys = [{ type: 'key-file', path: sides.key }] as const;
+    await protect(sides.session('a'), { name: 'vm', disks, url, layout, chunkBytes: 64 * 1024, keys });
     return sides;
   }
 
@@ -62,6 +63,11 @@ export class Sides {
 
   home(home: Home): string {
     return join(this.directory, home);
+  }
+
+  /** For the library in this process, where a test is about something else: a start of the program costs half a second. */
+  session(home: Home): Session {
+    return { ports: nodePorts(), home: this.home(home), environment: {}, workers: 1 };
   }
 
   at(home: Home, args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<RunResult> {
