@@ -2,7 +2,7 @@
  * What a bench works with: directories, inputs, the store, the size of the run, and where its records go. Targets lie in memory
  * (tmpfs) where there is any, so that no run waits for a disk that another one keeps busy.
  */
-import { accessSync, constants, existsSync } from 'node:fs';
+import { accessSync, constants, existsSync, statfsSync } from 'node:fs';
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -24,11 +24,14 @@ export interface LabOptions {
 }
 
 const MEMORY = '/dev/shm';
+/** What the largest row keeps there, and room to spare. In a container there may be 64 MiB. */
+const MEMORY_BYTES_MIN = 8 * GIB;
 
 function memoryDirectory(): string {
   try {
     accessSync(MEMORY, constants.W_OK);
-    return MEMORY;
+    const { bavail, bsize } = statfsSync(MEMORY);
+    return bavail * bsize >= MEMORY_BYTES_MIN ? MEMORY : tmpdir();
   } catch {
     return tmpdir();
   }
