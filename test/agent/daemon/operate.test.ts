@@ -99,6 +99,19 @@ test('who asked may stop it, while it waits for the turn too; its failure is nob
   await lab.stop();
 });
 
+test('what waited for a person is tried again once an operator’s verb has ended well', async () => {
+  const vm = scripted({ fails: { ship: 'KEY_WRONG' } });
+  const lab = engineLab(configOf('- name: vm\n    every: 5min'), { machines: new Map([['vm', vm]]) });
+  await lab.pass(HOUR);
+  expect(lab.of('vm', 'ship').length).toBe(1);
+  delete vm.fails.ship;
+  await lab.clock.run(ask(lab, 1000).over);
+  await lab.pass(5 * MINUTE);
+  expect(lab.of('vm', 'ship').length).toBeGreaterThan(1);
+  expect(lab.engine.status()[0]?.failure).toBeUndefined();
+  await lab.stop();
+});
+
 test('a group waits for none of it: its other members ship by themselves until it is over', async () => {
   const lab = engineLab(configOf('- name: vm\n- name: db', 'groups: [{ name: g, machines: [vm, db], every: 5min }]'));
   await lab.pass(MINUTE);
