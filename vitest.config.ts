@@ -4,23 +4,11 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** The files that take longest, in that order: begun last, one of them would run alone at the end. */
 const LONGEST = [
-  ...[
-    'e2e/sides',
-    'e2e/tracking',
-    'e2e/round-trip',
-    'agent/simulation/simulation',
-    'vhd/vhdx-mutation',
-    'agent/cycles',
-  ],
-  ...['crash/kill', 'crash/tracking-kill', 'crash/tracking-failpoints', 'crash/sides-failpoints', 'crash/failpoints'],
-  ...[
-    'e2e/tracking-peers',
-    'vhd/vhdx-log-mutation',
-    'replica/apply-crash',
-    'vhd/vhd-mutation',
-    'hrl/fuzz',
-    'e2e/agent',
-  ],
+  ...['e2e/sides', 'e2e/tracking', 'crash/kill', 'e2e/round-trip', 'agent/cycles', 'vhd/vhdx-mutation'],
+  ...['crash/tracking-kill', 'crash/tracking-failpoints', 'crash/failpoints', 'agent/simulation/simulation'],
+  ...['e2e/tracking-peers', 'crash/sides-failpoints', 'vhd/vhdx-log-mutation', 'vhd/vhd-mutation', 'hrl/fuzz'],
+  ...['e2e/agent', 'replica/apply-crash', 'e2e/mirror', 'agent/mirror-crash', 'agent/sync-crash', 'agent/sync-dirty'],
+  ...['crash/gateway-failpoints', 'tracker/power-cut', 'gateway/hostile', 'agent/simulation/simulation-control'],
 ].map((name) => `test/${name}.test.ts`);
 
 class LongestFirst extends BaseSequencer {
