@@ -92,9 +92,9 @@ export class AzurePageBlob implements PageBlob {
       ...checksumHeaders(transportChecksum, body),
     };
     this.#pagesTarget ??= targetOf(this.#client.url, { comp: 'page' });
-    const upload = { target: this.#pagesTarget, headers, body };
+    const request = { target: this.#pagesTarget, headers };
     await this.#attempt(`Put Page at offset ${offset}`, body.byteLength, options, (abortSignal) =>
-      wire.upload(upload, abortSignal),
+      wire.upload(request, body, abortSignal),
     );
   }
 
@@ -264,13 +264,10 @@ export class AzurePageBlob implements PageBlob {
   }
 
   async #readPiece(into: Buffer, offset: number, options: ReadOptions | undefined): Promise<void> {
-    const { transportChecksum: checksum } = this.#settings;
     const request = { subject: this.key, operation: `Get Blob at offset ${offset}` };
+    const { url } = this.#at(options?.snapshot);
     await attempt(this.#settings, request, into.byteLength, options, async (abortSignal) => {
-      const { sizeBytes } = await getRange(this.#at(options?.snapshot), request, into, offset, {
-        abortSignal,
-        checksum,
-      });
+      const { sizeBytes } = await getRange(this.#settings, url, request, into, offset, { abortSignal });
       if (offset + into.byteLength > sizeBytes) throw damagedTransfer(request, `the blob ends at ${sizeBytes}`);
     });
   }

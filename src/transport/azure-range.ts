@@ -4,15 +4,15 @@
  * The service cuts a range at the end of the blob without an error, the SDK reports whatever arrived: length, place and
  * checksum are compared here.
  */
-import type { BlobClient } from '@azure/storage-blob';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { PAGE_WRITE_BYTES_MAX } from '../limits.ts';
 import { type AzureSettings, attempt } from './azure-attempt.ts';
 import { collect, discard } from './azure-body.ts';
 import { damagedTransfer, type Request } from './azure-errors.ts';
+import { targetOf } from './azure-wire.ts';
 import { beyondEnd, checkObjectSize } from './page-rules.ts';
 import type { ObjectReadOptions } from './store.ts';
-import { checksumAsked, checksumHolds, type TransportChecksum } from './transport-checksum.ts';
+import { checksumAsked, checksumHolds } from './transport-checksum.ts';
 
 /** An emulator says `bytes 0--1/0` of an empty object, where the service answers 416. */
 const CONTENT_RANGE = /^bytes (\d+)-(-?\d+)\/(\d+)$/;
@@ -20,8 +20,6 @@ const HTTP_RANGE_NOT_SATISFIABLE = 416;
 
 export interface RangeRequest {
   readonly abortSignal: AbortSignal;
-  /** Asked for and compared; the service has one for up to 4 MiB. */
-  readonly checksum: TransportChecksum;
   /** The version to read; any if absent. */
   readonly etag?: string | undefined;
 }
@@ -37,41 +35,43 @@ export interface RangeAnswer {
  * @throws STORE_CORRUPT_TRANSFER and what the SDK throws: to be called inside `attempt`.
  */
 export async function getRange(
-  client: BlobClient,
+  { wire, transportChecksum: checksum }: Pick<AzureSettings, 'wire' | 'transportChecksum'>,
+  url: string,
   request: Request,
   into: Buffer,
   offset: number,
-  { abortSignal, checksum, etag }: RangeRequest,
+  { abortSignal, etag }: RangeRequest,
 ): Promise<RangeAnswer> {
-  const answer = await client.download(offset, into.byteLength, {
-    abortSignal,
-    maxRetryRequests: 0,
-    ...checksumAsked(checksum),
-    ...(etag === undefined ? {} : { conditions: { ifMatch: etag } }),
-  });
   const end = offset + into.byteLength;
-  const [, first, last, size] = CONTENT_RANGE.exec(answer.contentRange ?? '')?.map(Number) ?? [];
-  if (first !== offset || last === undefined || size === undefined || answer.etag === undefined) {
-    discard(answer.readableStreamBody);
-    throw damagedTransfer(request, `the answer is not the range from ${offset}: ${answer.contentRange}`);
+  const asked = {
+    'x-ms-range': `bytes=${offset}-${end - 1}`,
+    ...checksumAsked(checksum),
+    ...(etag === undefined ? {} : { 'if-match': etag }),
+  };
+  const { headers, body } = await wire.fetch({ target: targetOf(url, {}), headers: asked }, abortSignal);
+  const [range, version] = [headers.get('content-range'), headers.get('etag')];
+  const [, first, last, size] = CONTENT_RANGE.exec(range ?? '')?.map(Number) ?? [];
+  if (first !== offset || last === undefined || size === undefined || version === undefined) {
+    discard(body);
+    throw damagedTransfer(request, `the answer is not the range from ${offset}: ${range}`);
   }
   if (size < end) {
-    discard(answer.readableStreamBody);
-    return { sizeBytes: size, etag: answer.etag };
+    discard(body);
+    return { sizeBytes: size, etag: version };
   }
-  const got = await collect(answer.readableStreamBody, into);
+  const got = await collect(body, into);
   if (got !== into.byteLength || last !== end - 1) {
     throw damagedTransfer(request, `${got} of ${into.byteLength} bytes arrived`);
   }
-  if (!checksumHolds(checksum, into, answer)) {
+  if (!checksumHolds(checksum, into, headers)) {
     throw damagedTransfer(request, `the checksum of ${into.byteLength} bytes does not match`);
   }
-  return { sizeBytes: size, etag: answer.etag };
+  return { sizeBytes: size, etag: version };
 }
 
 /** Bytes of an object, one request per 4 MiB, all of the version that the first of them met. */
 export async function readObject(
-  client: BlobClient,
+  url: string,
   key: string,
   offset: number,
   lengthBytes: number,
@@ -84,9 +84,8 @@ export async function readObject(
     const piece = into.subarray(done, done + PAGE_WRITE_BYTES_MAX);
     const at = offset + done;
     const request = { subject: key, operation: `Get Blob at offset ${at}` };
-    const { transportChecksum: checksum } = settings;
     const found = await attempt(settings, request, piece.byteLength, options, (abortSignal) =>
-      getRange(client, request, piece, at, { abortSignal, checksum, etag }),
+      getRange(settings, url, request, piece, at, { abortSignal, etag }),
     ).catch((error: unknown) => {
       throw objectError(error, key, offset, lengthBytes);
     });

@@ -41,9 +41,11 @@ export class AzureStagedObject implements StagedObject {
     const body = asBuffer(bytes);
     const { wire, transportChecksum } = this.#settings;
     const target = targetOf(this.#client.url, { comp: 'block', blockid: this.#blockId(index) });
-    const upload = { target, headers: checksumHeaders(transportChecksum, body), body };
+    const part = { target, headers: checksumHeaders(transportChecksum, body) };
     const request = { subject: this.#key, operation: `Put Block ${index}` };
-    await attempt(this.#settings, request, body.byteLength, options, (abortSignal) => wire.upload(upload, abortSignal));
+    await attempt(this.#settings, request, body.byteLength, options, (abortSignal) =>
+      wire.upload(part, body, abortSignal),
+    );
     this.#parts.stored(index, body.byteLength);
   }
 

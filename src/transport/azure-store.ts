@@ -108,8 +108,8 @@ export class AzureStore implements Store {
   async read(key: string, offset: number, lengthBytes: number, options?: ObjectReadOptions): Promise<Uint8Array> {
     checkKey(key);
     checkObjectRead(key, offset, lengthBytes);
-    const client = this.#container.getBlobClient(this.#prefix + key);
-    return await readObject(client, key, offset, lengthBytes, this.#settings, options);
+    const { url } = this.#container.getBlobClient(this.#prefix + key);
+    return await readObject(url, key, offset, lengthBytes, this.#settings, options);
   }
 
   stage(key: string, partBytes: number): StagedObject {

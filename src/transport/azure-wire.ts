@@ -1,20 +1,21 @@
 /**
- * Page writes and parts of objects on a short way: one request of the SDK's HTTP client, signed here.
+ * Page writes, parts of objects and reads of ranges on a short way: one request of the SDK's HTTP client, signed here.
  *
  * A Put Page through the whole of @azure/storage-blob takes 2 to 3 ms of processor time for its models, policies and traces, ten
  * times what the request itself takes; a first copy of sealed chunks makes four thousand of them per GiB. Whatever is called
  * less often goes through the SDK. Credentials, proxies, sockets and errors are the same either way.
  *
- *     string to sign   verb \n encoding \n language \n length \n MD5 \n type \n date \n if-modified-since \n if-match \n
+ *     string to sign   method \n encoding \n language \n length \n MD5 \n type \n date \n if-modified-since \n if-match \n
  *                      if-none-match \n if-unmodified-since \n range \n x-ms- headers, sorted \n resource, queries sorted
  *
- * Source: Authorize with Shared Key; Put Page; Put Block (Azure Storage REST API).
+ * Source: Authorize with Shared Key; Put Page; Put Block; Get Blob (Azure Storage REST API).
  */
 
 import {
   createDefaultHttpClient,
   createHttpHeaders,
   createPipelineRequest,
+  type PipelineResponse,
   proxyPolicy,
 } from '@azure/core-rest-pipeline';
 import type { TokenCredential } from '@azure/identity';
@@ -34,18 +35,26 @@ export interface Target {
   readonly resource: string;
 }
 
-/** A PUT with a body. */
-export interface Upload {
+/** One request. */
+export interface WireRequest {
   readonly target: Target;
   /** Lower case; what every request has is added. */
   readonly headers: Readonly<Record<string, string>>;
-  readonly body: Buffer;
+}
+
+/** An answer that brings a body, which the caller reads or gives up. */
+export interface WireAnswer {
+  readonly headers: { get(name: string): string | undefined };
+  readonly body: NodeJS.ReadableStream | undefined;
 }
 
 /** Knows every header that is sent here, and is known to emulators of years. */
 const SERVICE_VERSION = '2021-12-02';
 const STATUS_CREATED = 201;
 const STATUS_UNAUTHORIZED = 401;
+/** Answers whose body is read as it comes. */
+const WITH_BODY: Set<number> = new Set([200, 206]);
+const NONE: Set<number> = new Set();
 /** In this order, each on a line of its own, empty where there is none. */
 const HEADERS_SIGNED = [
   ...['content-encoding', 'content-language', 'content-length', 'content-md5', 'content-type', 'date'],
@@ -67,44 +76,70 @@ export class AzureWire {
     }
   }
 
-  /** Sends it once. @throws RestError for any answer but 201, and whatever sockets fail with: to be called inside `attempt` */
-  async upload({ target, headers, body }: Upload, abortSignal: AbortSignal): Promise<void> {
+  /** A PUT. @throws RestError for any answer but 201, and whatever sockets fail with: to be called inside `attempt` */
+  async upload(request: WireRequest, body: Buffer, abortSignal: AbortSignal): Promise<void> {
+    const about = { 'content-length': String(body.byteLength), 'content-type': 'application/octet-stream' };
+    const { target, headers } = request;
+    const response = await this.#send('PUT', { target, headers: { ...headers, ...about } }, abortSignal, body);
+    if (response.status !== STATUS_CREATED) throw refused(response);
+  }
+
+  /** A GET. @throws RestError for any answer without what was asked for, and as `upload` does */
+  async fetch(request: WireRequest, abortSignal: AbortSignal): Promise<WireAnswer> {
+    const response = await this.#send('GET', request, abortSignal);
+    if (!WITH_BODY.has(response.status)) throw refused(response);
+    return { headers: response.headers, body: response.readableStreamBody };
+  }
+
+  async #send(
+    method: 'PUT' | 'GET',
+    { target, headers }: WireRequest,
+    abortSignal: AbortSignal,
+    body?: Buffer,
+  ): Promise<PipelineResponse> {
     const sent: Record<string, string> = {
       ...headers,
-      'content-length': String(body.byteLength),
-      'content-type': 'application/octet-stream',
       'user-agent': 'blockferry',
       // biome-ignore lint/style/noRestrictedGlobals: what the clock says, in the form of the header
       'x-ms-date': new Date(this.#clock.nowMs()).toUTCString(),
       'x-ms-version': SERVICE_VERSION,
     };
-    const authorization = await this.#authorization(target, sent);
+    const authorization = await this.#authorization(method, target, sent);
     if (authorization !== undefined) sent['authorization'] = authorization;
     const request = createPipelineRequest({
       url: target.url,
-      method: 'PUT',
+      method,
       headers: createHttpHeaders(sent),
-      body,
+      ...(body ? { body } : {}),
       abortSignal,
+      streamResponseStatusCodes: method === 'GET' ? WITH_BODY : NONE,
       // Where that is not allowed, the URL was refused when the store was opened.
       allowInsecureConnection: true,
     });
     const response = await this.#proxy.sendRequest(request, (direct) => this.#http.sendRequest(direct));
-    if (response.status === STATUS_CREATED) return;
     if (response.status === STATUS_UNAUTHORIZED) this.#token?.drop();
-    throw new RestError('not created', { statusCode: response.status, request, response });
+    return response;
   }
 
-  async #authorization(target: Target, headers: Readonly<Record<string, string>>): Promise<string | undefined> {
+  async #authorization(
+    method: string,
+    target: Target,
+    headers: Readonly<Record<string, string>>,
+  ): Promise<string | undefined> {
     if (this.#token) {
       if (!target.isEncrypted) throw usage('no token is sent without encryption', 'write https://');
       return `Bearer ${await this.#token.text()}`;
     }
     const credential = this.#credential;
     if (!(credential instanceof StorageSharedKeyCredential)) return undefined;
-    const signature = credential.computeHMACSHA256(stringToSign(credential.accountName, target, headers));
+    const signature = credential.computeHMACSHA256(stringToSign(method, credential.accountName, target, headers));
     return `SharedKey ${credential.accountName}:${signature}`;
   }
+}
+
+function refused(response: PipelineResponse): RestError {
+  const { status: statusCode, request } = response;
+  return new RestError(`HTTP ${statusCode}`, { statusCode, request, response });
 }
 
 /** `url`: of a blob, with a SAS if there is one. `query`: beside that; values as they are before escaping. */
@@ -116,10 +151,15 @@ export function targetOf(url: string, query: Readonly<Record<string, string>>): 
   return { url: href, isEncrypted: protocol === 'https:', resource: [pathname, ...queries].join('\n') };
 }
 
-function stringToSign(account: string, { resource }: Target, headers: Readonly<Record<string, string>>): string {
+function stringToSign(
+  method: string,
+  account: string,
+  { resource }: Target,
+  headers: Readonly<Record<string, string>>,
+): string {
   const own = Object.keys(headers).filter((name) => name.startsWith('x-ms-'));
   return [
-    'PUT',
+    method,
     ...HEADERS_SIGNED.map((name) => headers[name] ?? ''),
     ...own.sort().map((name) => `${name}:${headers[name]}`),
     `/${account}${resource}`,

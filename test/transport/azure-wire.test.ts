@@ -51,8 +51,10 @@ describe('a token', () => {
   it('never goes out without encryption', async () => {
     const wire = new AzureWire({ getToken: () => next() }, nodePorts().clock);
     const target = targetOf('http://127.0.0.1:9/account/disks/base', { comp: 'page' });
-    const upload = { target, headers: {}, body: Buffer.alloc(512) };
-    await expect(wire.upload(upload, new AbortController().signal)).rejects.toMatchObject({ code: 'USAGE' });
+    const { signal } = new AbortController();
+    const request = { target, headers: {} };
+    await expect(wire.upload(request, Buffer.alloc(512), signal)).rejects.toMatchObject({ code: 'USAGE' });
+    await expect(wire.fetch(request, signal)).rejects.toMatchObject({ code: 'USAGE' });
     expect(asked).toEqual([]);
   });
 });
