@@ -63,7 +63,7 @@ function budgets(book: Book): string {
     verdict === undefined || isMet(verdict) ? [] : [missedText(book, budget, verdict)],
   );
   const bounds = missed.length > 0 ? `\n\nWhat bounds those that are missed:\n\n${missed.join('\n')}` : '';
-  return `## Budgets\n\n${table(['work', 'beside', 'at least', 'measured', ''], rows)}${bounds}`;
+  return `## Budgets\n\n${table(['work', 'beside', 'demanded', 'measured', ''], rows)}${bounds}`;
 }
 
 function missedText(book: Book, budget: Budget, verdict: Judged): string {

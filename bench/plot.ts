@@ -36,6 +36,7 @@ export function drawPlot({ title, xLabel, yLabel, places, lines }: Plot): string
 
   const ticks = Array.from({ length: Math.round(top / step) + 1 }, (_, i) => i * step);
   const parts = [
+    `<title>${escaped(title)}</title>`,
     `<rect width="${WIDTH}" height="${HEIGHT}" fill="#ffffff"/>`,
     text(WIDTH / 2, 22, title, 'middle', 'font-size="15"'),
     ...ticks.flatMap((tick) => [
@@ -101,7 +102,11 @@ function pixel(value: number): number {
   return Math.round(value * 10) / 10;
 }
 
+function escaped(content: string): string {
+  return content.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
+}
+
 function text(x: number, y: number, content: string, anchor: string, more = ''): string {
-  const escaped = content.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
-  return `<text x="${pixel(x)}" y="${pixel(y)}" text-anchor="${anchor}"${more === '' ? '' : ` ${more}`}>${escaped}</text>`;
+  const place = `x="${pixel(x)}" y="${pixel(y)}" text-anchor="${anchor}"`;
+  return `<text ${place}${more === '' ? '' : ` ${more}`}>${escaped(content)}</text>`;
 }
