@@ -21,6 +21,8 @@ export interface CommitOptions {
    * it is there.
    */
   readonly early?: boolean;
+  /** Called before the change is made over a root that others committed. What it throws ends the commit. */
+  readonly beforeRetry?: () => Promise<void>;
 }
 
 export type SaveAnchor = (anchor: Anchor) => Promise<void>;
@@ -77,7 +79,7 @@ export class Committer {
   commitOver(
     prepare: (root: Root) => RootChange,
     signal?: AbortSignal,
-    { early = false }: CommitOptions = {},
+    { early = false, beforeRetry }: CommitOptions = {},
   ): Promise<Root> {
     const next = this.#tail.then(async () => {
       for (;;) {
@@ -87,6 +89,7 @@ export class Committer {
         } catch (error) {
           if (!isBlockferryError(error, 'REPLICA_FENCED') || this.root.generation !== generation) throw error;
           if (!(await this.#catchUp(signal, early))) throw error;
+          await beforeRetry?.();
         }
       }
     });

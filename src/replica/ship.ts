@@ -12,6 +12,7 @@ import type { Lanes } from '../transport/index.ts';
 import type { WorkerPool } from '../workers/index.ts';
 import { collectDropped } from './collect-dropped.ts';
 import type { Committer, RootChange } from './committer.ts';
+import { logKey } from './layout.ts';
 import { assertReplicating } from './owner.ts';
 import { askPins } from './pins.ts';
 import { newestLog, type RecoveryPoint, type Root, type ShippedLog } from './root.ts';
@@ -96,10 +97,27 @@ export async function shipLogs(setup: ShipSetup): Promise<ShipResult> {
       ...(log ? { logs: [...latest.logs, log] } : {}),
     };
   };
-  const root = await committer.commitOver(change, signal, { early: true });
+  const beforeRetry = (): Promise<void> => assertStored(setup, log);
+  const root = await committer.commitOver(change, signal, { early: true, beforeRetry });
   await removeDropped(setup, replaced, root);
   const counts = { sentBytes: log?.sizeBytes ?? 0, dataBytes: log?.dataBytes ?? 0 };
   return { point: root.points.at(-1)!, root, ...counts, ...(log ? { log } : {}) };
+}
+
+/** Who passes objects on may have refused this one together with the root that did not fit: no root names what is not there. */
+async function assertStored({ committer, signal }: ShipSetup, log: ShippedLog | undefined): Promise<void> {
+  if (log === undefined) return;
+  try {
+    await committer.replica.store.read(logKey(log), 0, 1, { signal });
+  } catch (cause) {
+    if (!isBlockferryError(cause, 'STORE_NOT_FOUND')) throw cause;
+    throw new BlockferryError('STORE_CONDITION', `log ${log.seq} is not there any more`, {
+      cause,
+      facts: { log: log.seq, rule: 'a root names logs that are there' },
+      retryable: true,
+      hint: 'ship again: the change logs are still beside the disks',
+    });
+  }
 }
 
 /** A new point may push an old one out. It is committed, so what fails now fails nothing: an apply removes it later. */

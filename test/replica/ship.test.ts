@@ -412,7 +412,9 @@ describe('two that ship at once', () => {
 });
 
 describe('a root that somebody else commits during the upload', () => {
-  async function shipDuring(change: (root: Root) => RootChange): Promise<ReturnType<typeof shipLogs>> {
+  async function shipDuring(
+    change: (root: Root) => RootChange | Promise<RootChange>,
+  ): Promise<ReturnType<typeof shipLogs>> {
     const log = await changeLog([write(0, noise(512, 1))]);
     const other = await freshCommitter();
     lab.onFailpoint = async (name) => {
@@ -430,6 +432,16 @@ describe('a root that somebody else commits during the upload', () => {
     expect(root.logs.map(({ seq }) => seq)).toEqual([1, 2]);
     expect(root.sync).toMatchObject({ kind: 'apply', log: 1 });
     expect(root.points.at(-1)).toMatchObject({ log: 2, generation: root.generation });
+  });
+
+  it('is not where the log is gone from the store since', async () => {
+    const change = async (root: Root): Promise<RootChange> => {
+      const store = await lab.store();
+      for (const key of await stored()) await store.delete(key);
+      return { sync: null, points: root.points };
+    };
+    await expect(shipDuring(change)).rejects.toMatchObject({ code: 'STORE_CONDITION', retryable: true });
+    expect((await lab.replica()).record.root.logs).toEqual([]);
   });
 
   it('is not where logs began anew since', async () => {
