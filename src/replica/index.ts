@@ -38,7 +38,7 @@ export { askPins, listPins, PIN_HOLD_MS, type PinNotice, type PinOptions, Pins, 
 export { type PlayCounts, type PlaySetup, playLogs } from './play-logs.ts';
 export { checkProof, encodeProof, makeProof, type Proof, type ProvenDisk, proofKey } from './proof.ts';
 export { openReplica, type Replica, reopenReplica, type Unlock, workerSetup } from './replica.ts';
-export { type RestoreCounts, type RestoreSetup, restoreDisk } from './restore.ts';
+export { outputError, type RestoreCounts, type RestoreSetup, restoreDisk } from './restore.ts';
 export { POINTS_KEPT, retain } from './retain.ts';
 export { type RetainResult, type RetainSetup, retainPoints } from './retain-points.ts';
 export {

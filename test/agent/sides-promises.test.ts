@@ -122,6 +122,13 @@ it('a failover that is refused leaves no directory that it made, and those that 
   expect(readdirSync(join(lab.directory, 'a'))).toEqual([]);
 });
 
+it('a place that is a file, or below one, is told as what it is', async () => {
+  for (const outDirectory of [disk, join(disk, 'below')]) {
+    const refused = failover(homeOf('one'), reference(), { ...request(), outDirectory, test: true });
+    await expect(refused).rejects.toMatchObject({ code: 'OUTPUT_FAILED', message: expect.stringContaining(disk) });
+  }
+});
+
 it('what else lies where disks are brought back to stays: a home, and what its owner keeps there', async () => {
   const home = join(lab.directory, '.blockferry');
   let meanwhile: readonly string[] = [];

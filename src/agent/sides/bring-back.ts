@@ -14,6 +14,7 @@ import {
   FrozenDisk,
   isProcessed,
   logsOf,
+  outputError,
   type PlayCounts,
   playLogs,
   type RecoveryPoint,
@@ -49,7 +50,9 @@ async function writeDisks(
 ): Promise<FailoverReport> {
   const { clock, files } = session.ports;
   const startedMs = clock.monotonicMs();
-  await files.makeDirectory(request.outDirectory);
+  await files.makeDirectory(request.outDirectory).catch((error: unknown) => {
+    throw outputError(error, request.outDirectory);
+  });
   await checkSpace(session, replica, point, request.outDirectory);
   const format = request.format ?? 'vhdx';
   const paths = outputPaths(replica.description.disks, request.outDirectory, format);
