@@ -106,3 +106,20 @@ test('a group is one that works, and what an operator asks for waits for nobody'
   expect(await over).toBe('done');
   await lab.stop();
 });
+
+test('but a group has a place as any other: where none is free, it waits for one', async () => {
+  const lab = begin({ tookMs: { ship: MINUTE } }, 2, 'groups: [{ name: g, machines: [a, b], every: 1min }]');
+  await lab.pass(10 * MINUTE);
+  const busy = new Set<string>();
+  const seen: string[] = [];
+  for (const event of lab.events) {
+    if (!('verb' in event) || event.verb !== 'ship') continue;
+    const who = ['a', 'b'].includes(event.machine) ? 'g' : event.machine;
+    if (event.type === 'operation-started') busy.add(who);
+    else busy.delete(who);
+    seen.push([...busy].toSorted().join(''));
+  }
+  expect(Math.max(...seen.map((each) => each.length))).toBe(2);
+  expect(seen.some((each) => each.includes('g'))).toBe(true);
+  await lab.stop();
+});
