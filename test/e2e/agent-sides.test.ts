@@ -56,6 +56,14 @@ test('planned to new disks, then home: each step is refused or done in the words
     stderr: expect.stringContaining('nothing waits for commit'),
   });
 
+  // Of a pause only the agent knows: nothing of the verb is begun.
+  await done('pause', 'vm');
+  expect(await ask('failover', 'vm', '--planned')).toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining('blockferry agent resume vm'),
+  });
+  await done('resume', 'vm');
+
   expect(await done('failover', 'vm', '--planned', '--out', out, '--format', 'raw')).toMatchObject({
     type: 'failover',
     proof: { item: 'vm' },
