@@ -5,8 +5,9 @@ import { run } from './run.ts';
 
 /**
  * V8 waits longer before it optimizes a function: a command that runs for seconds spent a seventh of its processor time on
- * code that had no time to pay for it. Functions that run on are optimized all the same.
+ * code that had no time to pay for it. Functions that run on are optimized all the same. Later versions have a tier between, and
+ * do not know the flag.
  */
-setFlagsFromString('--interrupt-budget=500000');
+if (process.versions.v8.startsWith('11.')) setFlagsFromString('--interrupt-budget=500000');
 
 await run(process.argv.slice(2));
