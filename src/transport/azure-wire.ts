@@ -21,6 +21,7 @@ import {
 import type { TokenCredential } from '@azure/identity';
 import { RestError, StorageSharedKeyCredential } from '@azure/storage-blob';
 import type { Clock } from '../ports.ts';
+import { discard } from './azure-body.ts';
 import { AzureToken } from './azure-token.ts';
 import { usage } from './store-url.ts';
 
@@ -52,9 +53,10 @@ export interface WireAnswer {
 const SERVICE_VERSION = '2021-12-02';
 const STATUS_CREATED = 201;
 const STATUS_UNAUTHORIZED = 401;
-/** Answers whose body is read as it comes. */
-const WITH_BODY: Set<number> = new Set([200, 206]);
-const NONE: Set<number> = new Set();
+const STATUS_OK = 200;
+const STATUS_PARTIAL = 206;
+/** No body is read before somebody asks for it: that of an error may have no end, and its headers say all. */
+const STREAMED: Set<number> = new Set([Number.POSITIVE_INFINITY]);
 /** In this order, each on a line of its own, empty where there is none. */
 const HEADERS_SIGNED = [
   ...['content-encoding', 'content-language', 'content-length', 'content-md5', 'content-type', 'date'],
@@ -82,12 +84,14 @@ export class AzureWire {
     const { target, headers } = request;
     const response = await this.#send('PUT', { target, headers: { ...headers, ...about } }, abortSignal, body);
     if (response.status !== STATUS_CREATED) throw refused(response);
+    // The connection is free again behind it.
+    response.readableStreamBody?.resume();
   }
 
   /** A GET. @throws RestError for any answer without what was asked for, and as `upload` does */
   async fetch(request: WireRequest, abortSignal: AbortSignal): Promise<WireAnswer> {
     const response = await this.#send('GET', request, abortSignal);
-    if (!WITH_BODY.has(response.status)) throw refused(response);
+    if (response.status !== STATUS_OK && response.status !== STATUS_PARTIAL) throw refused(response);
     return { headers: response.headers, body: response.readableStreamBody };
   }
 
@@ -112,7 +116,7 @@ export class AzureWire {
       headers: createHttpHeaders(sent),
       ...(body ? { body } : {}),
       abortSignal,
-      streamResponseStatusCodes: method === 'GET' ? WITH_BODY : NONE,
+      streamResponseStatusCodes: STREAMED,
       // Where that is not allowed, the URL was refused when the store was opened.
       allowInsecureConnection: true,
     });
@@ -139,6 +143,7 @@ export class AzureWire {
 
 function refused(response: PipelineResponse): RestError {
   const { status: statusCode, request } = response;
+  discard(response.readableStreamBody);
   return new RestError(`HTTP ${statusCode}`, { statusCode, request, response });
 }
 

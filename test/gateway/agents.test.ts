@@ -126,9 +126,10 @@ describe('two machines behind one gateway', { timeout: 240_000 }, () => {
     const committed = await runCli(['commit', 'two'], there);
     expect(committed.code, committed.stderr).toBe(0);
     line.mend();
-    for (let tries = 0; (await gateway.status()).health.findings[0]?.code !== 'GATEWAY_REFUSED'; tries += 1) {
-      expect(tries).toBeLessThan(100);
-    }
+    // Beside whatever it says of the space of the machine that tests run on.
+    const codes = async (): Promise<string[]> =>
+      (await gateway.status()).health.findings.map(({ code }: { readonly code: string }) => code);
+    for (let tries = 0; !(await codes()).includes('GATEWAY_REFUSED'); tries += 1) expect(tries).toBeLessThan(100);
     const shipped = await machine.ship();
     expect(records(shipped).at(-1)).toMatchObject({ type: 'error', code: 'REPLICA_OTHER_SIDE' });
     // Its logs are there for the way back.

@@ -346,6 +346,14 @@ describe('what is received', () => {
     expect(await failure(blob.read(0, 4096))).toMatchObject({ code: 'STORE_CORRUPT_TRANSFER' });
   });
 
+  it('the body of an error is not waited for', async () => {
+    await known();
+    server.script.push({ stallAfterHeaders: serviceError(412, 'SequenceNumberConditionNotMet') });
+    expect(await failure(blob.write(filled(512, 1), 0, GUARD))).toMatchObject({ code: 'REPLICA_FENCED' });
+    server.script.push({ stallAfterHeaders: serviceError(404, 'BlobNotFound') });
+    expect(await failure(blob.read(0, 512))).toMatchObject({ code: 'STORE_NOT_FOUND' });
+  });
+
   it('a large read is one request per 4 MiB', async () => {
     await known();
     const half = filled(4 * MIB, 1);
