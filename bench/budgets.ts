@@ -108,8 +108,16 @@ function perWrite(task: string, bytes: number): Budget['bound'] {
 const FIRST_COPY = ['sync', 'first copy'] as const;
 const UPLOAD = ['upload', 'raw'] as const;
 
+/** What the requests of a first copy cost, as a sentence: a chunk is a page write of its own wherever a gap lies behind it. */
+function requestsOf(book: Book, ours: RunRecord): string {
+  const call = book.step('calls', 'page write of 256 KiB to the discarding server');
+  if (!call) return '';
+  const each = milliseconds(call.medianUs / 1000);
+  return ` ${ours.counts['requests']} requests leave from one thread, and one of 256 KiB takes ${each} with the server.`;
+}
+
 const firstCopyBound: Budget['bound'] = (book, ours) =>
-  `Compression and sealing: ${sealing(book)}.${startOf(book, 'protect', ours)}`;
+  `Compression, sealing and requests: ${sealing(book)}.${requestsOf(book, ours)}${startOf(book, 'protect', ours)}`;
 
 const compareBound: Budget['bound'] = (book, ours) =>
   `Reading and fingerprinting: one core fingerprints at ${rateOf(book, 'fingerprint xxh128')} what is in its cache, and finds a chunk unchanged at ${rateOf(book, 'chunk found unchanged')}.${startOf(book, 'resync', ours)}`;
