@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { type Command, type Measured, measure } from './measure.ts';
+import { CONNECTION_STRING } from './store.ts';
 
 /** The checkout that this file belongs to, whether compiled (build/bench) or not (bench). */
 export const CHECKOUT: string = checkout(import.meta.dirname);
@@ -45,7 +46,8 @@ export class Ferry {
 
   /** Runs a command of ours and gives what it cost, and its report. */
   async run(...args: readonly string[]): Promise<Reported> {
-    const measured = await measure(this.command(...args));
+    const env = { AZURE_STORAGE_CONNECTION_STRING: CONNECTION_STRING };
+    const measured = await measure(this.command(...args), { env });
     const last = measured.stdout.trimEnd().split('\n').at(-1) ?? '';
     return { ...measured, report: JSON.parse(last) as Readonly<Record<string, unknown>> };
   }
