@@ -41,7 +41,7 @@ describe('the page of figures', () => {
   it('says by how much a budget is missed, and what bounds it', () => {
     const page = performancePage([ours(1000), restic(1500)]);
     expect(lineWith(page, '| restic backup |')).toContain('| 1.50× | **missed by 50 %** |');
-    expect(lineWith(page, 'beside restic backup: 1.50×')).toContain('Compression and sealing');
+    expect(lineWith(page, 'beside restic backup: 1.50×')).toContain('Compression, sealing and requests');
   });
 
   it('says what did not run, and why', () => {
