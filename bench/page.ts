@@ -62,7 +62,10 @@ function budgets(book: Book): string {
   const missed = judged.flatMap(({ budget, verdict }) =>
     verdict === undefined || isMet(verdict) ? [] : [missedText(book, budget, verdict)],
   );
-  const bounds = missed.length > 0 ? `\n\nWhat bounds those that are missed:\n\n${missed.join('\n')}` : '';
+  const bounds =
+    missed.length > 0
+      ? `\n\nWhat those that are missed spend, in figures of this run; which of it is the cause was not profiled in these runs:\n\n${missed.join('\n')}`
+      : '';
   return `## Budgets\n\n${table(['work', 'beside', 'demanded', 'measured', ''], rows)}${bounds}`;
 }
 

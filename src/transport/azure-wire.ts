@@ -1,8 +1,8 @@
 /**
  * Page writes, parts of objects and reads of ranges on a short way: one request of the SDK's HTTP client, signed here.
  *
- * A Put Page through the whole of @azure/storage-blob takes 2 to 3 ms of processor time for its models, policies and traces, ten
- * times what the request itself takes; a first copy of sealed chunks makes four thousand of them per GiB. Whatever is called
+ * Through the whole of @azure/storage-blob a Put Page took two to three milliseconds of processor time, for its models, policies and
+ * traces; a first copy of sealed chunks makes up to four thousand of them per GiB, and they bounded it. Whatever is called
  * less often goes through the SDK. Credentials, proxies, sockets and errors are the same either way.
  *
  *     string to sign   method \n encoding \n language \n length \n MD5 \n type \n date \n if-modified-since \n if-match \n
