@@ -12,17 +12,19 @@
  */
 
 import {
+  bearerTokenAuthenticationPolicy,
   createDefaultHttpClient,
   createHttpHeaders,
   createPipelineRequest,
+  type PipelinePolicy,
+  type PipelineRequest,
   type PipelineResponse,
   proxyPolicy,
 } from '@azure/core-rest-pipeline';
-import type { TokenCredential } from '@azure/identity';
+import type { AccessToken, TokenCredential } from '@azure/identity';
 import { RestError, StorageSharedKeyCredential } from '@azure/storage-blob';
 import type { Clock } from '../ports.ts';
 import { discard } from './azure-body.ts';
-import { AzureToken } from './azure-token.ts';
 import { usage } from './store-url.ts';
 
 /** How requests are authorized; anonymous ones have a SAS in their URL. */
@@ -51,6 +53,7 @@ export interface WireAnswer {
 
 /** Knows every header that is sent here, and is known to emulators of years. */
 const SERVICE_VERSION = '2021-12-02';
+const TOKEN_SCOPE = 'https://storage.azure.com/.default';
 const STATUS_CREATED = 201;
 const STATUS_UNAUTHORIZED = 401;
 const STATUS_OK = 200;
@@ -68,14 +71,13 @@ export class AzureWire {
   readonly #clock: Clock;
   readonly #http = createDefaultHttpClient();
   readonly #proxy = proxyPolicy();
-  readonly #token: AzureToken | undefined;
+  /** Keeps one token for many requests, and goes on with it while the identity cannot be asked for the next. */
+  #bearer: PipelinePolicy | undefined;
 
   constructor(credential: AzureCredential, clock: Clock) {
     this.#credential = credential;
     this.#clock = clock;
-    if (credential !== 'anonymous' && !(credential instanceof StorageSharedKeyCredential)) {
-      this.#token = new AzureToken(credential, clock);
-    }
+    this.#bearer = bearerOf(credential);
   }
 
   /** A PUT. @throws RestError for any answer but 201, and whatever sockets fail with: to be called inside `attempt` */
@@ -108,8 +110,12 @@ export class AzureWire {
       'x-ms-date': new Date(this.#clock.nowMs()).toUTCString(),
       'x-ms-version': SERVICE_VERSION,
     };
-    const authorization = await this.#authorization(method, target, sent);
-    if (authorization !== undefined) sent['authorization'] = authorization;
+    const credential = this.#credential;
+    if (this.#bearer && !target.isEncrypted) throw usage('no token is sent without encryption', 'write https://');
+    if (credential instanceof StorageSharedKeyCredential) {
+      const signature = credential.computeHMACSHA256(stringToSign(method, credential.accountName, target, sent));
+      sent['authorization'] = `SharedKey ${credential.accountName}:${signature}`;
+    }
     const request = createPipelineRequest({
       url: target.url,
       method,
@@ -120,25 +126,23 @@ export class AzureWire {
       // Where that is not allowed, the URL was refused when the store was opened.
       allowInsecureConnection: true,
     });
-    const response = await this.#proxy.sendRequest(request, (direct) => this.#http.sendRequest(direct));
-    if (response.status === STATUS_UNAUTHORIZED) this.#token?.drop();
+    const forward = (next: PipelineRequest): Promise<PipelineResponse> =>
+      this.#proxy.sendRequest(next, (direct) => this.#http.sendRequest(direct));
+    const response = await (this.#bearer ? this.#bearer.sendRequest(request, forward) : forward(request));
+    // The token was not taken: the next request asks for another one.
+    if (response.status === STATUS_UNAUTHORIZED) this.#bearer = bearerOf(credential);
     return response;
   }
+}
 
-  async #authorization(
-    method: string,
-    target: Target,
-    headers: Readonly<Record<string, string>>,
-  ): Promise<string | undefined> {
-    if (this.#token) {
-      if (!target.isEncrypted) throw usage('no token is sent without encryption', 'write https://');
-      return `Bearer ${await this.#token.text()}`;
-    }
-    const credential = this.#credential;
-    if (!(credential instanceof StorageSharedKeyCredential)) return undefined;
-    const signature = credential.computeHMACSHA256(stringToSign(method, credential.accountName, target, headers));
-    return `SharedKey ${credential.accountName}:${signature}`;
-  }
+function bearerOf(credential: AzureCredential): PipelinePolicy | undefined {
+  if (credential === 'anonymous' || credential instanceof StorageSharedKeyCredential) return undefined;
+  const getToken = async (...asked: Parameters<TokenCredential['getToken']>): Promise<AccessToken> => {
+    const token = await credential.getToken(...asked);
+    if (token === null) throw Object.assign(new Error('there is no token'), { name: 'AuthenticationError' });
+    return token;
+  };
+  return bearerTokenAuthenticationPolicy({ credential: { getToken }, scopes: TOKEN_SCOPE });
 }
 
 function refused(response: PipelineResponse): RestError {

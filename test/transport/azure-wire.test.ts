@@ -1,58 +1,115 @@
-/** What the short way does beside what the contract and the traps show of it: tokens. */
-import type { TokenCredential } from '@azure/identity';
-import { beforeEach, describe, expect, it } from 'vitest';
+/** What the short way does beside what the contract and the traps show of it: tokens of an identity, which only go over TLS. */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer, type Server } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { AccessToken } from '@azure/identity';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { nodePorts } from '../../src/host/index.ts';
-import { AzureToken } from '../../src/transport/azure-token.ts';
-import { AzureWire, targetOf } from '../../src/transport/azure-wire.ts';
+import { AzureWire, type Target, targetOf } from '../../src/transport/azure-wire.ts';
 
 const HOUR_MS = 3_600_000;
+const { signal } = new AbortController();
 
-let nowMs: number;
+let server: Server;
+let status: number;
+/** What the service was shown, in order. */
+let shown: (string | undefined)[];
+let target: Target;
 let asked: string[];
-let next: () => Promise<{ token: string; expiresOnTimestamp: number } | null>;
-let token: AzureToken;
+let next: () => Promise<AccessToken | null>;
+let wire: AzureWire;
 
-beforeEach(() => {
-  nowMs = 1_000_000;
-  asked = [];
-  next = async () => ({ token: `token ${asked.length}`, expiresOnTimestamp: nowMs + HOUR_MS });
-  const credential: TokenCredential = {
-    getToken: (scopes) => {
-      asked.push(String(scopes));
-      return next();
-    },
-  };
-  token = new AzureToken(credential, { ...nodePorts().clock, nowMs: () => nowMs });
+beforeAll(async () => {
+  const scratch = mkdtempSync(join(tmpdir(), 'bf-wire-'));
+  const [key, certificate] = [join(scratch, 'key.pem'), join(scratch, 'certificate.pem')];
+  const made = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'];
+  execFileSync('openssl', [...made, '-keyout', key, '-out', certificate, '-subj', '/CN=x'], { stdio: 'ignore' });
+  server = createServer({ key: readFileSync(key), cert: readFileSync(certificate) }, (request, response) => {
+    shown.push(request.headers.authorization);
+    request.resume().on('end', () => response.writeHead(status, { 'content-length': '0' }).end());
+  });
+  rmSync(scratch, { recursive: true });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  target = targetOf(`https://127.0.0.1:${port}/account/disks/base`, { comp: 'page' });
+});
+afterAll(() => {
+  server.closeAllConnections();
+  server.close();
 });
 
+beforeEach(() => {
+  // Its certificate is made here, by nobody that a system knows.
+  vi.stubEnv('NODE_TLS_REJECT_UNAUTHORIZED', '0');
+  [status, shown, asked] = [201, [], []];
+  next = async () => token(HOUR_MS);
+  const getToken = (scopes: string | string[]): Promise<AccessToken | null> => {
+    asked.push(String(scopes));
+    return next();
+  };
+  wire = new AzureWire({ getToken }, nodePorts().clock);
+});
+afterEach(() => {
+  vi.unstubAllEnvs();
+});
+
+/** The one that was asked for last. */
+function token(forMs: number): AccessToken {
+  return { token: `token ${asked.length}`, expiresOnTimestamp: Date.now() + forMs };
+}
+
+function upload(): Promise<void> {
+  return wire.upload({ target, headers: {} }, Buffer.alloc(512), signal);
+}
+
 describe('a token', () => {
-  it('is asked for once, also by many at a time, and again five minutes before it expires', async () => {
-    expect(await Promise.all([token.text(), token.text()])).toEqual(['token 1', 'token 1']);
-    nowMs += HOUR_MS - 300_001;
-    expect(await token.text()).toBe('token 1');
-    nowMs += 1;
-    expect(await token.text()).toBe('token 2');
-    expect(asked).toEqual(['https://storage.azure.com/.default', 'https://storage.azure.com/.default']);
+  it('is asked for once, also by many at a time', async () => {
+    await Promise.all([upload(), upload(), upload()]);
+    await upload();
+    expect(shown).toEqual(Array(4).fill('Bearer token 1'));
+    expect(asked).toEqual(['https://storage.azure.com/.default']);
+  });
+
+  it('that runs out is replaced before it does', async () => {
+    next = async () => token(asked.length === 1 ? 60_000 : HOUR_MS);
+    await upload();
+    await upload();
+    await expect.poll(() => asked).toHaveLength(2);
+    await upload();
+    expect(shown.at(-1)).toBe('Bearer token 2');
+  });
+
+  it('that runs out serves as long as it does while the identity cannot be asked', async () => {
+    next = () => (asked.length === 1 ? Promise.resolve(token(60_000)) : Promise.reject(new Error('offline')));
+    await upload();
+    await upload();
+    await expect.poll(() => asked).toHaveLength(2);
+    await upload();
+    expect(shown).toEqual(Array(3).fill('Bearer token 1'));
   });
 
   it('that the service refused, or that could not be had, is asked for again', async () => {
-    await token.text();
-    token.drop();
-    expect(await token.text()).toBe('token 2');
-    token.drop();
+    status = 401;
+    await expect(upload()).rejects.toMatchObject({ statusCode: 401 });
+    status = 201;
+    await upload();
+    expect(shown).toEqual(['Bearer token 1', 'Bearer token 2']);
+    status = 401;
+    await expect(upload()).rejects.toMatchObject({ statusCode: 401 });
     next = async () => null;
-    await expect(token.text()).rejects.toMatchObject({ name: 'AuthenticationError' });
+    await expect(upload()).rejects.toMatchObject({ name: 'AuthenticationError' });
     next = () => Promise.reject(new Error('offline'));
-    await expect(token.text()).rejects.toThrow('offline');
-    next = async () => ({ token: 'at last', expiresOnTimestamp: nowMs + HOUR_MS });
-    expect(await token.text()).toBe('at last');
+    await expect(upload()).rejects.toThrow('offline');
+    [status, next] = [201, async () => ({ token: 'at last', expiresOnTimestamp: Date.now() + HOUR_MS })];
+    await upload();
+    expect(shown.at(-1)).toBe('Bearer at last');
   });
 
   it('never goes out without encryption', async () => {
-    const wire = new AzureWire({ getToken: () => next() }, nodePorts().clock);
-    const target = targetOf('http://127.0.0.1:9/account/disks/base', { comp: 'page' });
-    const { signal } = new AbortController();
-    const request = { target, headers: {} };
+    const request = { target: targetOf('http://127.0.0.1:9/account/disks/base', { comp: 'page' }), headers: {} };
     await expect(wire.upload(request, Buffer.alloc(512), signal)).rejects.toMatchObject({ code: 'USAGE' });
     await expect(wire.fetch(request, signal)).rejects.toMatchObject({ code: 'USAGE' });
     expect(asked).toEqual([]);
