@@ -8,6 +8,7 @@
  */
 import { alignUp, KIB } from '../bytes.ts';
 import { LZ4_CODE } from './lz4-code.ts';
+import { instantiate, type WasmExports } from './wasm.ts';
 
 const TABLE_BYTES: number = 64 * KIB;
 /** More is read and written at a time than is left at the end. */
@@ -15,14 +16,7 @@ const SLACK_BYTES = 64;
 const LENGTH_BYTES = 4;
 const WASM_PAGE_BYTES: number = 64 * KIB;
 
-/** The library of ES2023 has no types for it. */
-declare const WebAssembly: {
-  readonly Module: new (code: Uint8Array) => object;
-  readonly Instance: new (module: object) => { readonly exports: unknown };
-};
-
-interface Lz4Exports {
-  readonly memory: { readonly buffer: ArrayBuffer; grow(pages: number): number };
+interface Lz4Exports extends WasmExports {
   compress(input: number, inputBytes: number, output: number, outBytesMax: number): number;
 }
 
@@ -31,8 +25,7 @@ export class Lz4Compressor {
   #memory: Buffer;
 
   constructor() {
-    const module = new WebAssembly.Module(Buffer.from(LZ4_CODE, 'base64'));
-    this.#exports = new WebAssembly.Instance(module).exports as Lz4Exports;
+    this.#exports = instantiate<Lz4Exports>(LZ4_CODE);
     this.#memory = Buffer.from(this.#exports.memory.buffer);
   }
 

@@ -10,25 +10,13 @@ import { type BatchDisk, openBatch, prepareDisks, scanBatch } from './batch.ts';
 import { foldBatch } from './fold.ts';
 import { type FrameBench, openFrame, prepareFrames, sealFrame } from './frames.ts';
 import type { Results, Task, WorkerSetup } from './protocol.ts';
-
-/** One draw of the system costs 25 µs, of few bytes or of many. */
-const RANDOM_POOL_BYTES = 4096;
+import { RandomPool } from './random-pool.ts';
 
 const setup: WorkerSetup = workerData;
-const random: Buffer = Buffer.alloc(RANDOM_POOL_BYTES);
-let randomUsed = RANDOM_POOL_BYTES;
+const random = new RandomPool((into) => randomFillSync(into));
+const randomBytes = (lengthBytes: number): Uint8Array => random.bytes(lengthBytes);
 const disks: Promise<readonly BatchDisk[]> = prepareDisks(setup, randomBytes);
 const frames: FrameBench = prepareFrames(setup, randomBytes);
-
-/** Bytes that nobody was given before. They are a view: good until the pool is filled again. */
-function randomBytes(lengthBytes: number): Uint8Array {
-  if (randomUsed + lengthBytes > RANDOM_POOL_BYTES) {
-    randomFillSync(random);
-    randomUsed = 0;
-  }
-  randomUsed += lengthBytes;
-  return random.subarray(randomUsed - lengthBytes, randomUsed);
-}
 
 /** Transfers the buffer of a result instead of copying it. */
 function moved(result: Results[keyof Results]): unknown {
