@@ -82,7 +82,7 @@ export async function settledHeads(session: Session, own: OwnReplica): Promise<r
   // An old root proves that it was there once, not that it still is the newest: nobody may lead us back to it.
   const anchor = await own.item.loadAnchor();
   if (anchor) checkAnchor(settled, anchor, own.replica.store.url);
-  await own.saveAnchor({ generation: root.generation, hash });
+  if (root.generation !== anchor?.generation) await own.saveAnchor({ generation: root.generation, hash });
   return root.disks.map(({ head }) => head);
 }
 

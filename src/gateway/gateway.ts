@@ -55,8 +55,8 @@ export class Gateway {
         await space.admit(isFirst);
       };
       const replicas: Replicas = new Replicas({ ...options, cacheDirectory: directory, admit }, config.stores);
-      await replicas.resume();
-      const server = await gateway.#listen(replicas, tls).catch(async (error) => {
+      const started = replicas.resume().then(() => gateway.#listen(replicas, tls));
+      const server = await started.catch(async (error) => {
         await replicas.close();
         throw error;
       });
@@ -80,10 +80,10 @@ export class Gateway {
 
   async status(): Promise<GatewayStatus> {
     const { server, replicas, space } = this.#running;
-    const { directory, limitBytes } = this.#options.config.cache;
+    const { directory, limitBytes, lowSpace } = this.#options.config.cache;
     return {
       url: server.url,
-      cache: { directory, usedBytes: replicas.usedBytes(), limitBytes, ...(await space.volume()) },
+      cache: { directory, usedBytes: replicas.usedBytes(), limitBytes, lowSpace, ...(await space.volume()) },
       denied: this.#denied,
       replicas: await replicas.status(),
     };

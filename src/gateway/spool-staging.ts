@@ -41,9 +41,11 @@ export class SpoolStaging implements StagedObject {
     await admit(this.#file === undefined);
     const file = await this.#open();
     await file.write(bytes, SPOOL_HEADER_BYTES + index * partBytes);
+    if (!this.#digests.has(index)) {
+      this.#bytes += bytes.byteLength;
+      spool.noteStaged(bytes.byteLength);
+    }
     this.#digests.set(index, sha256(bytes));
-    this.#bytes += bytes.byteLength;
-    spool.noteStaged(bytes.byteLength);
     this.#parts.stored(index, bytes.byteLength);
   }
 

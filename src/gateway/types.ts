@@ -78,6 +78,7 @@ export interface GatewayStatus {
     readonly directory: string;
     readonly usedBytes: number;
     readonly limitBytes: number;
+    readonly lowSpace: 'act' | 'tell';
     readonly freeBytes: number;
     readonly totalBytes: number;
     readonly verdict: ReturnType<SpaceRule>;

@@ -81,6 +81,18 @@ test.runIf(process.platform !== 'win32')(
   },
 );
 
+test.runIf(process.platform !== 'win32')('what has its replica behind a gateway waits for no cloud SDK', async () => {
+  await inScratch(async (directory) => {
+    const key = join(directory, 'a.key');
+    loadedModules(['keygen', key]);
+    // Loaded before it finds that nobody told it a token.
+    const from = ['--from', 'gateway+http://127.0.0.1:9/store/web1', '--key-file', key];
+    const modules = loadedModules(['points', 'web1', ...from, '--json'], 'may fail');
+    expect(modules).toContain('open-gateway');
+    expect(loadsSdk(modules)).toBe(false);
+  });
+});
+
 test('the program imports only packages that it declares, and has the licences of those that are inside', () => {
   const root = new URL('../../', import.meta.url);
   const { dependencies } = JSON.parse(readFileSync(new URL('package.json', root), 'utf8')) as {

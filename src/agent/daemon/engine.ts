@@ -116,6 +116,12 @@ export class AgentEngine {
     return this.#machines.get(name);
   }
 
+  /** Tries again now what waits for its next attempt: the machine, and what is carried to its further stores. */
+  async retry(name: string): Promise<void> {
+    await this.machine(name).retry();
+    for (const follower of this.#followers.get(name) ?? []) follower.retry();
+  }
+
   /** @throws ITEM_NOT_FOUND */
   machine(name: string): Machine {
     const found = this.find(name);

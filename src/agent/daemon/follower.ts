@@ -120,7 +120,9 @@ export class Follower {
     this.#isAsked = false;
     try {
       // A store that is down is found by this, which holds no place.
-      this.#newestMs ??= await this.#withShare(signal, (context) => this.#setup.operations.look(context));
+      if (this.#newestMs === undefined || this.#trouble) {
+        this.#newestMs = await this.#withShare(signal, (context) => this.#setup.operations.look(context));
+      }
       const leave = await this.#setup.places.take(this.#newestMs === undefined ? 'copy' : 'cycle', signal);
       this.#isRunning = true;
       try {

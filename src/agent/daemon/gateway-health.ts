@@ -40,11 +40,11 @@ export function gatewayHealth({ cache, replicas }: GatewayStatus, nowMs: number)
 }
 
 function cacheFindings(cache: GatewayStatus['cache']): readonly GatewayFinding[] {
-  const { directory, usedBytes, limitBytes, freeBytes, totalBytes, verdict } = cache;
+  const { directory, usedBytes, limitBytes, lowSpace, freeBytes, totalBytes, verdict } = cache;
   const findings: GatewayFinding[] = [];
   if (verdict !== 'ok') {
     const share = Math.floor((freeBytes / totalBytes) * 100);
-    const stops = verdict === 'stop' ? '; nothing is taken in' : '';
+    const stops = verdict === 'stop' && lowSpace === 'act' ? '; nothing is taken in' : '';
     findings.push({
       code: 'GATEWAY_SPACE',
       severity: verdict === 'low' ? 'warning' : 'critical',

@@ -58,7 +58,11 @@ export class GatewayKeeper {
         forecast: () => new BacklogForecast(),
         onEvent: (event) => tell(happeningOf(event)),
       });
-      const keeper = new GatewayKeeper(options, gateway, share, await statusOf(gateway, clock.nowMs()));
+      const status = await statusOf(gateway, clock.nowMs()).catch(async (error) => {
+        await gateway.close();
+        throw error;
+      });
+      const keeper = new GatewayKeeper(options, gateway, share, status);
       keeper.#looking = keeper.#look();
       tell({ type: 'gateway', what: 'started', message: gateway.url });
       return keeper;

@@ -397,7 +397,7 @@ export class MachineWork {
     await this.#lookAtRetention();
   }
 
-  /** Such a look writes; as published, what changes is noticed within a quarter of an hour, and a new configuration at once. */
+  /** Such a look writes; in the machine's turns, once in a quarter of an hour at most, and in the first with a new configuration. */
   async #lookAtRetention(): Promise<void> {
     const { retention } = this.#operations;
     const nowMs = this.#setup.clock.monotonicMs();

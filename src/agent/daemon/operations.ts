@@ -84,8 +84,8 @@ async function rememberStores(session: Session, { name, url: first, also = [] }:
   if (isSame(await item.load())) return;
   try {
     await withLock(session, item, async () => {
-      const { also: _, ...state } = await item.load();
-      await item.save({ ...state, also });
+      const state = await item.load();
+      if (!isSame(state)) await item.save({ ...state, also });
     });
   } catch (error) {
     if (!isBlockferryError(error, 'ITEM_LOCKED')) throw error;

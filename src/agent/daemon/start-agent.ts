@@ -206,7 +206,7 @@ class RunningAgent implements Agent {
   }
 
   retry(name: string): Promise<void> {
-    return this.#engine.machine(name).retry();
+    return this.#engine.retry(name);
   }
 
   resync(name: string): Promise<void> {

@@ -97,6 +97,20 @@ test('a store that is down delays neither the machine nor another store, is told
   await lab.stop();
 });
 
+test('an operator who asks to try again means further stores as well', async () => {
+  const lab = begin(URLS.slice(0, 2));
+  await lab.pass(10 * MINUTE);
+  lab.down.add(URLS[1]);
+  await lab.pass(45 * MINUTE);
+  lab.down.clear();
+  const tries = lab.tries.length;
+  await lab.engine.retry('web');
+  await lab.pass(MINUTE);
+  expect(lab.tries.length).toBeGreaterThan(tries);
+  expect(lab.engine.status()[0]!.also![0]!.trouble).toBeUndefined();
+  await lab.stop();
+});
+
 test('a store that was down from the start is told as well, and a reload tries it again at once', async () => {
   const lab = begin(URLS.slice(0, 2));
   lab.down.add(URLS[1]);
