@@ -10,31 +10,23 @@ import { fileURLToPath } from 'node:url';
 import asc from 'assemblyscript/asc';
 
 const ROOT = new URL('../', import.meta.url);
-/** Paths without `.as.ts`, with the features that they need. */
+const SIMD = ['--enable', 'simd'];
+/** Both work in one memory (src/chunker/chunk-memory.ts), where LZ4 has its table at the front. */
+const SHARED = ['--importMemory'];
+/** Paths without `.as.ts`, with the options that they need. */
 export const SOURCES = [
-  { path: 'src/chunker/lz4', features: ['simd'] },
-  { path: 'src/transport/crc64', features: [] },
+  { path: 'src/chunker/lz4', options: [...SIMD, ...SHARED] },
+  { path: 'src/chunker/xxh3', options: [...SIMD, ...SHARED, '--memoryBase', '65536'] },
+  { path: 'src/transport/crc64', options: ['--initialMemory', '4'] },
 ];
 
 /** The TypeScript that holds the module made of a source. */
-export async function compile({ path, features }) {
+export async function compile({ path, options }) {
   const name = basename(path);
   const text = await readFile(new URL(`${path}.as.ts`, ROOT), 'utf8');
-  const enabled = features.flatMap((feature) => ['--enable', feature]);
   let code;
   const { error, stderr } = await asc.main(
-    [
-      `${name}.ts`,
-      '--outFile',
-      'out.wasm',
-      '-O3',
-      '--noAssert',
-      '--runtime',
-      'stub',
-      '--initialMemory',
-      '4',
-      ...enabled,
-    ],
+    [`${name}.ts`, '--outFile', 'out.wasm', '-O3', '--noAssert', '--runtime', 'stub', ...options],
     {
       readFile: (asked) => (asked === `${name}.ts` ? text : null),
       writeFile: (_name, bytes) => {

@@ -12,6 +12,7 @@
 import zlib from 'node:zlib';
 import { uncompressSync } from 'lz4-napi';
 import { BlockferryError } from '../errors.ts';
+import { chunkMemory } from './chunk-memory.ts';
 import { Lz4Compressor } from './lz4.ts';
 
 /** The ways a replica can compress, by their names in replica.json. */
@@ -91,7 +92,7 @@ function compressLz4(chunk: Uint8Array): Uint8Array | undefined {
 
 /** The compressor of this thread. */
 function lz4(): Lz4Compressor {
-  compressor ??= new Lz4Compressor();
+  compressor ??= new Lz4Compressor(chunkMemory());
   return compressor;
 }
 

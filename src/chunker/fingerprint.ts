@@ -5,15 +5,15 @@
  * | algorithm | bytes | for |
  * |---|---|---|
  * | xxh128 | 16 | the default; accidents |
- * | xxh64 | 8, then 8 zeros | accidents, fastest |
+ * | xxh64 | 8, then 8 zeros | accidents |
  * | sha256 | HMAC-SHA256 cut to 16 | guests that may forge collisions |
  *
  * xxHash takes a 64-bit seed, the first 8 bytes of HMAC-SHA256(key, "xxh seed"), so the key itself never enters a
  * function that is not one-way. The digest is written in the canonical order that `xxhsum` prints.
  */
 import { createHmac, createSecretKey } from 'node:crypto';
-import type { IHasher } from 'hash-wasm';
 import { KEY_BYTES } from './keys.ts';
+import { threadXxh3 } from './xxh3.ts';
 
 export const FINGERPRINT_BYTES = 16;
 
@@ -34,16 +34,26 @@ export async function createFingerprinter(algorithm: FingerprintAlgorithm, key: 
   if (key.byteLength !== KEY_BYTES) throw new RangeError(`a key has ${KEY_BYTES} bytes, not ${key.byteLength}`);
   if (algorithm === 'sha256') return hmacFingerprinter(key);
   const seed = createHmac('sha256', key).update('xxh seed').digest();
-  const [low, high] = [seed.readUInt32LE(0), seed.readUInt32LE(4)];
-  // Loaded when needed: whoever only looks at a disk does not wait for it.
-  const { createXXHash64, createXXHash128 } = await import('hash-wasm');
-  const hasher = await (algorithm === 'xxh64' ? createXXHash64(low, high) : createXXHash128(low, high));
-  return xxhFingerprinter(algorithm, hasher);
+  return algorithm === 'xxh128' ? xxh128Fingerprinter(seed) : xxh64Fingerprinter(seed);
 }
 
-function xxhFingerprinter(algorithm: 'xxh64' | 'xxh128', hasher: IHasher): Fingerprinter {
+function xxh128Fingerprinter(seedBytes: Buffer): Fingerprinter {
+  const seed = seedBytes.readBigUInt64LE();
+  const xxh3 = threadXxh3();
   return {
-    algorithm,
+    algorithm: 'xxh128',
+    digest(bytes, into, intoOffset): void {
+      into.set(xxh3.digest(bytes, seed), intoOffset);
+    },
+  };
+}
+
+async function xxh64Fingerprinter(seed: Buffer): Promise<Fingerprinter> {
+  // Loaded when needed: who does not ask for it does not wait for it.
+  const { createXXHash64 } = await import('hash-wasm');
+  const hasher = await createXXHash64(seed.readUInt32LE(0), seed.readUInt32LE(4));
+  return {
+    algorithm: 'xxh64',
     digest(bytes, into, intoOffset): void {
       const digest = hasher.init().update(bytes).digest('binary');
       into.set(digest, intoOffset);

@@ -2,6 +2,7 @@
  * The chunker: pure functions over bytes. A chunk of a disk goes in; its fingerprint, its sealed slot and its manifest
  * entry come out, and back. No file, no socket, no clock, no thread; randomness is passed in.
  */
+export { chunkMemory } from './chunk-memory.ts';
 export {
   COMPRESSION_CODES,
   type Codec,

@@ -3,15 +3,31 @@
 /** The library of ES2023 has no types for it. */
 declare const WebAssembly: {
   readonly Module: new (code: Uint8Array) => object;
-  readonly Instance: new (module: object) => { readonly exports: unknown };
+  readonly Instance: new (
+    module: object,
+    imports?: { readonly env: { readonly memory: WasmMemory } },
+  ) => { readonly exports: unknown };
+  readonly Memory: new (size: { readonly initial: number }) => WasmMemory;
 };
 
-/** What every module of ours exports; each adds its functions. */
-export interface WasmExports {
-  readonly memory: { readonly buffer: ArrayBuffer; grow(pages: number): number };
+const PAGE_BYTES = 65_536;
+
+export interface WasmMemory {
+  readonly buffer: ArrayBuffer;
 }
 
-/** A new instance, with a memory of its own. */
-export function instantiate<T extends WasmExports>(base64: string): T {
-  return new WebAssembly.Instance(new WebAssembly.Module(Buffer.from(base64, 'base64'))).exports as T;
+/** What a module exports that has a memory of its own; each adds its functions. */
+export interface WasmExports {
+  readonly memory: WasmMemory;
+}
+
+/** A memory for several modules, of at least so many bytes. */
+export function newMemory(bytes: number): WasmMemory {
+  return new WebAssembly.Memory({ initial: Math.ceil(bytes / PAGE_BYTES) });
+}
+
+/** A new instance, in a memory that it shares with others, or in one of its own. */
+export function instantiate<T>(base64: string, memory?: WasmMemory): T {
+  const module = new WebAssembly.Module(Buffer.from(base64, 'base64'));
+  return new WebAssembly.Instance(module, memory && { env: { memory } }).exports as T;
 }

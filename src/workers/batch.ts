@@ -1,10 +1,11 @@
 /**
  * What a worker does with a batch: read and scan, or open and write. Synchronous from end to end; the thread entry only
- * carries messages. Memory: one chunk of scratch, and the buffer that came with the task.
+ * carries messages. Memory: that of the thread for chunks, and the buffer that came with the task.
  */
 import {
   ChunkKernel,
   chunkLengthBytes,
+  chunkMemory,
   createCodec,
   createFingerprinter,
   ENTRY_BYTES,
@@ -29,7 +30,7 @@ import {
 export interface BatchDisk {
   readonly disk: WorkerDisk;
   readonly kernel: ChunkKernel;
-  /** One chunk, for reading into. */
+  /** Room for one chunk, where the kernel works on it without a copy; all disks of a thread have the same. */
   readonly scratch: Buffer;
 }
 
@@ -45,7 +46,7 @@ export async function prepareDisks(
   return setup.disks.map((disk) => {
     const cipher = new SlotCipher({ replicaId, diskId: disk.guid, epochs, currentEpoch, randomBytes });
     const kernel = new ChunkKernel({ fingerprinter, ...(disk.layout === 'raw' ? {} : { sealing: { cipher, codec } }) });
-    return { disk, kernel, scratch: Buffer.allocUnsafeSlow(disk.chunkBytes) };
+    return { disk, kernel, scratch: chunkMemory().input(disk.chunkBytes) };
   });
 }
 
@@ -67,9 +68,7 @@ export function scanBatch(task: ScanTask, { disk, kernel, scratch }: BatchDisk):
     if (task.purpose === 'send' && used + roomBytes > output.byteLength) {
       throw new RangeError(`a batch of ${count} chunks does not fit into ${output.byteLength} bytes`);
     }
-    // Layout raw sends the bytes themselves: they are read where they are sent from.
-    const plaintext =
-      raw && task.purpose === 'send' ? output.subarray(used, used + length) : scratch.subarray(0, length);
+    const plaintext = scratch.subarray(0, length);
     readBytes += gather(task, i, cursor, plaintext);
     const entry = entryAt(task.entries, i);
     if (task.purpose === 'compare') {
@@ -81,6 +80,8 @@ export function scanBatch(task: ScanTask, { disk, kernel, scratch }: BatchDisk):
     const scanned = kernel.scan(plaintext, chunk, task.generation, entry, forced, newEntry, output, used);
     verdicts[i] = VERDICT[scanned.verdict];
     if (scanned.verdict !== 'changed') continue;
+    // Layout raw sends the bytes themselves.
+    if (raw) plaintext.copy(output, used);
     const lengthBytes = raw ? length : scanned.slotBytes;
     places[i * 2] = used;
     places[i * 2 + 1] = lengthBytes;
