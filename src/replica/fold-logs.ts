@@ -182,6 +182,7 @@ export class LogFold {
     const fetched = await frozen.fetch(
       needed.map((i) => chunks[i]!),
       buffer,
+      this.#freshOffset(),
     );
     for (const [n, i] of needed.entries()) stored.set(fetched.places.subarray(n * 2, n * 2 + 2), i * 2);
     this.counts.fetchedBytes += fetched.fetchedBytes;

@@ -53,7 +53,7 @@ interface Wanted {
   readonly lengthBytes: number;
 }
 
-/** Pieces that one request fetches. */
+/** Pieces that one request fetches, with what lies between them. */
 interface Fetch {
   readonly segment: number;
   readonly offset: number;
@@ -105,20 +105,23 @@ export class FrozenDisk {
     let bytes = 0;
     for await (const chunk of numbers) {
       const next = await this.#locate(chunk);
-      if (bytes + next.lengthBytes > buffers.bufferBytes) {
+      const gap = gapBetween(wanted.at(-1), next);
+      const moreBytes = next.lengthBytes + (gap <= this.#gapBytes ? gap : 0);
+      if (bytes + moreBytes <= buffers.bufferBytes) {
+        wanted.push(next);
+        bytes += moreBytes;
+      } else {
         yield { fetched: this.#fetchBatch(wanted, await buffers.acquire()) };
-        wanted = [];
-        bytes = 0;
+        wanted = [next];
+        bytes = next.lengthBytes;
       }
-      wanted.push(next);
-      bytes += next.lengthBytes;
     }
     if (wanted.length > 0) yield { fetched: this.#fetchBatch(wanted, await buffers.acquire()) };
   }
 
-  /** Fetches these chunks (ascending, not zeros) to the head of a buffer. */
-  async fetch(chunks: readonly number[], buffer: ArrayBuffer): Promise<FetchedBatch> {
-    return this.#fetchBatch(await Promise.all(chunks.map((chunk) => this.#locate(chunk))), buffer);
+  /** Fetches these chunks (ascending, not zeros) to the head of a buffer, of which `roomBytes` may be used. */
+  async fetch(chunks: readonly number[], buffer: ArrayBuffer, roomBytes: number): Promise<FetchedBatch> {
+    return this.#fetchBatch(await Promise.all(chunks.map((chunk) => this.#locate(chunk))), buffer, roomBytes);
   }
 
   async #locate(chunk: number): Promise<Wanted> {
@@ -130,41 +133,43 @@ export class FrozenDisk {
     return { chunk, entry, lengthBytes, ...this.#layout.place(chunk) };
   }
 
-  async #fetchBatch(wanted: readonly Wanted[], buffer: ArrayBuffer): Promise<FetchedBatch> {
+  async #fetchBatch(
+    wanted: readonly Wanted[],
+    buffer: ArrayBuffer,
+    roomBytes: number = buffer.byteLength,
+  ): Promise<FetchedBatch> {
     const places = new Float64Array(wanted.length * 2);
     const entries = new Uint8Array(wanted.length * ENTRY_BYTES);
-    const output = new Uint8Array(buffer);
-    let used = 0;
-    const at = new Map<Wanted, number>();
-    for (const [i, want] of wanted.entries()) {
-      places[i * 2] = used;
-      places[i * 2 + 1] = want.lengthBytes;
-      entries.set(want.entry, i * ENTRY_BYTES);
-      at.set(want, used);
-      used += want.lengthBytes;
-    }
-    const fetched = plan(wanted, this.#gapBytes).map(async (fetch) => {
-      const bytes = await this.#read(fetch);
-      for (const want of fetch.wanted) {
-        const start = want.offset - fetch.offset;
-        output.set(bytes.subarray(start, start + want.lengthBytes), at.get(want)!);
+    const fetched: Promise<void>[] = [];
+    let [index, fetchedBytes] = [0, 0];
+    for (const fetch of plan(wanted, roomBytes, this.#gapBytes)) {
+      for (const { entry, offset, lengthBytes } of fetch.wanted) {
+        places.set([fetchedBytes + offset - fetch.offset, lengthBytes], index * 2);
+        entries.set(entry, index * ENTRY_BYTES);
+        index += 1;
       }
-      return bytes.byteLength;
-    });
-    const fetchedBytes = (await Promise.all(fetched)).reduce((sum, n) => sum + n, 0);
+      fetched.push(this.#fetch(fetch, new Uint8Array(buffer, fetchedBytes, fetch.lengthBytes)));
+      fetchedBytes += fetch.lengthBytes;
+    }
+    await Promise.all(fetched);
     return { chunks: Float64Array.from(wanted, ({ chunk }) => chunk), entries, places, buffer, fetchedBytes };
   }
 
-  async #read({ segment, offset, lengthBytes, wanted }: Fetch): Promise<Uint8Array> {
+  async #fetch(fetch: Fetch, into: Uint8Array): Promise<void> {
+    const bytes = await this.#read(fetch, into);
+    if (bytes !== into) into.set(bytes);
+  }
+
+  async #read({ segment, offset, lengthBytes, wanted }: Fetch, into: Uint8Array): Promise<Uint8Array> {
     const blob = this.#replica.store.pages(baseKey(this.description.id, segment));
     const signal = this.#signal;
     const read = (options: ReadOptions): Promise<Uint8Array> =>
       committed(blob.key, 'REPLICA_SLOT', () =>
         this.#lanes.run(lengthBytes, () => blob.read(offset, lengthBytes, options), { signal }),
       );
-    if ('live' in this.#state) return read({ signal });
+    if ('live' in this.#state) return read({ into, signal });
     const frozen = this.#state.baseSnapshots.find((base) => base.segment === segment);
-    if (frozen) return read({ snapshot: frozen.snapshot, signal });
+    if (frozen) return read({ snapshot: frozen.snapshot, into, signal });
     const { chunk } = wanted[0]!;
     throw new BlockferryError(
       'REPLICA_ROOT',
@@ -194,16 +199,28 @@ export async function committed(
   }
 }
 
-/** Joins pieces that lie close together into requests of at most one Put Page's size. */
-function plan(wanted: readonly Wanted[], gapBytes: number): readonly Fetch[] {
+/** Bytes between two pieces; NaN if the second does not lie behind the first. */
+function gapBetween(first: Wanted | Fetch | undefined, second: Wanted): number {
+  if (first?.segment !== second.segment) return Number.NaN;
+  const gap = second.offset - (first.offset + first.lengthBytes);
+  return gap >= 0 ? gap : Number.NaN;
+}
+
+/**
+ * Joins pieces that lie close together into requests of at most one Put Page's size, as far as there is room for what lies
+ * between them.
+ */
+function plan(wanted: readonly Wanted[], roomBytes: number, gapBytes: number): readonly Fetch[] {
   const fetches: Fetch[] = [];
+  let spareBytes = wanted.reduce((room, { lengthBytes }) => room - lengthBytes, roomBytes);
   for (const want of wanted) {
     const last = fetches.at(-1);
-    const gap = last && last.segment === want.segment ? want.offset - (last.offset + last.lengthBytes) : Number.NaN;
-    const joined = last ? want.offset + want.lengthBytes - last.offset : Number.NaN;
-    if (last && gap >= 0 && gap <= gapBytes && joined <= PAGE_WRITE_BYTES_MAX) {
+    const gap = gapBetween(last, want);
+    const joined = last ? last.lengthBytes + gap + want.lengthBytes : Number.NaN;
+    if (last && gap <= Math.min(gapBytes, spareBytes) && joined <= PAGE_WRITE_BYTES_MAX) {
       last.lengthBytes = joined;
       last.wanted.push(want);
+      spareBytes -= gap;
     } else {
       fetches.push({ segment: want.segment, offset: want.offset, lengthBytes: want.lengthBytes, wanted: [want] });
     }

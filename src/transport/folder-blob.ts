@@ -34,7 +34,7 @@ import { changeState, newStateFile, readState, type StateChange } from './folder
 import { newUndoHeader } from './folder-undo.ts';
 import { FolderWriter } from './folder-writer.ts';
 import { Gate } from './gate.ts';
-import { checkBlobSize, checkClear, checkFence, checkLease, checkRead, checkWrite } from './page-rules.ts';
+import { checkBlobSize, checkClear, checkFence, checkLease, checkRead, checkWrite, roomFor } from './page-rules.ts';
 import type {
   ByteRange,
   CallOptions,
@@ -138,12 +138,12 @@ export class FolderPageBlob implements PageBlob {
 
   async read(offset: number, lengthBytes: number, options?: ReadOptions): Promise<Uint8Array> {
     return await this.#shared(options, async () => {
-      const { live, reader, state } = await this.#look();
-      checkRead(this.key, offset, lengthBytes, state.sizeBytes);
-      const into = Buffer.allocUnsafeSlow(lengthBytes);
-      if (options?.snapshot === undefined) into.fill(0, await live.read(into, offset));
-      else await reader.read(this.#number(options.snapshot), into, offset);
-      return into;
+      if (options?.snapshot !== undefined)
+        return this.#readSnapshot(options.snapshot, offset, lengthBytes, options.into);
+      const { live, sizeBytes } = await this.#look();
+      checkRead(this.key, offset, lengthBytes, sizeBytes);
+      const into = roomFor(lengthBytes, options?.into);
+      return into.fill(0, await live.read(into, offset));
     });
   }
 
@@ -309,28 +309,56 @@ export class FolderPageBlob implements PageBlob {
 
   // Files
 
+  async #openIfThere(): Promise<Handles | undefined> {
+    this.#handles ??= openHandles(this.#context.files, this.#paths, this.key);
+    const opening = this.#handles;
+    try {
+      return await opening;
+    } catch (error) {
+      if (this.#handles === opening) this.#handles = undefined;
+      if (isErrno(error, 'ENOENT')) return undefined;
+      throw error;
+    }
+  }
+
   async #lookIfThere(): Promise<Look | undefined> {
     for (;;) {
-      this.#handles ??= openHandles(this.#context.files, this.#paths, this.key);
-      const opening = this.#handles;
-      let handles: Handles;
-      try {
-        handles = await opening;
-      } catch (error) {
-        if (this.#handles === opening) this.#handles = undefined;
-        if (isErrno(error, 'ENOENT')) return undefined;
-        throw error;
-      }
+      const handles = await this.#openIfThere();
+      if (handles === undefined) return undefined;
       const state = await readState(handles.stateFile);
       if (!state.removed) return { ...handles, state };
-      // Removed by another process, and perhaps created anew.
-      if (this.#handles === opening) await this.#drop();
+      await this.#forget(handles);
     }
   }
 
   async #look(): Promise<Look> {
-    const look = await this.#lookIfThere();
-    if (look) return look;
+    return (await this.#lookIfThere()) ?? this.#isAbsent();
+  }
+
+  /** Needs no look before: the reader takes one after it has read, and that one tells. */
+  async #readSnapshot(
+    snapshot: string,
+    offset: number,
+    lengthBytes: number,
+    place: Uint8Array | undefined,
+  ): Promise<Uint8Array> {
+    for (;;) {
+      const known = (await this.#openIfThere()) ?? this.#isAbsent();
+      // What is known may be of a blob that was removed, and shorter.
+      const handles = offset + lengthBytes > known.sizeBytes ? await this.#look() : known;
+      checkRead(this.key, offset, lengthBytes, handles.sizeBytes);
+      const into = roomFor(lengthBytes, place);
+      if (await handles.reader.read(this.#number(snapshot), into, offset)) return into;
+      await this.#forget(handles);
+    }
+  }
+
+  /** Closes files of a blob that another process has removed, and perhaps created anew. */
+  async #forget(handles: Handles): Promise<void> {
+    if ((await this.#handles?.catch(() => undefined)) === handles) await this.#drop();
+  }
+
+  #isAbsent(): never {
     throw new BlockferryError('STORE_NOT_FOUND', `${this.key} is not there`, { facts: { source: this.key } });
   }
 

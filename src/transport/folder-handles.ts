@@ -10,6 +10,8 @@ export interface Handles {
   readonly live: RandomAccessFile;
   readonly stateFile: RandomAccessFile;
   readonly reader: SnapshotReader;
+  /** Of the blob: never changes. */
+  readonly sizeBytes: number;
 }
 
 /** The open files with the state as it is now. */
@@ -47,7 +49,7 @@ export async function openHandles(files: FileSystem, paths: BlobPaths, key: stri
         hint: 'restore the file from a backup of the folder, or protect the item anew',
       });
     }
-    return { live, stateFile, reader: new SnapshotReader(files, paths, live, stateFile) };
+    return { live, stateFile, reader: new SnapshotReader(files, paths, live, stateFile), sizeBytes };
   } catch (error) {
     await stateFile?.close();
     await live.close();

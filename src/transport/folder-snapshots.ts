@@ -4,6 +4,7 @@
  * Granule g at snapshot S stands in the undo file of S, else in that of the next newer snapshot …, else in the live
  * file. The live file may change at any moment, but its writer keeps the old content first: if, after reading live
  * bytes, the undo files still do not hold the granule, then the bytes were those of the snapshot. Else it is read again.
+ * Reads that end at the same time share that look: it must begin after them, and tells of all of them.
  */
 import { BlockferryError } from '../errors.ts';
 import type { FileSystem, RandomAccessFile } from '../ports.ts';
@@ -11,18 +12,23 @@ import { isErrno } from './folder-errors.ts';
 import { type BlobPaths, snapshotName, snapshotNumbers, undoPath } from './folder-layout.ts';
 import { readState } from './folder-state.ts';
 import { UNDO_GRANULE_BYTES, UndoFile } from './folder-undo.ts';
+import { GroupCommit } from './gate.ts';
 
 /** Undo files of all snapshots, oldest first, as they were at a version of the list; closed by its last user. */
 class Chain {
-  readonly version: number;
   readonly undos: readonly UndoFile[];
+  readonly #version: number;
+  readonly #state: RandomAccessFile;
+  readonly #looks: GroupCommit<undefined> = new GroupCommit(() => this.#look());
+  #isCurrent = true;
   #users = 0;
   #retired = false;
   #closed = false;
 
-  constructor(version: number, undos: readonly UndoFile[]) {
-    this.version = version;
+  constructor(version: number, undos: readonly UndoFile[], state: RandomAccessFile) {
+    this.#version = version;
     this.undos = undos;
+    this.#state = state;
   }
 
   get isRetired(): boolean {
@@ -40,10 +46,22 @@ class Chain {
     }
   }
 
+  /** Takes in what writers have kept until now; false if snapshots came or went, or the blob was removed. */
+  async refresh(): Promise<boolean> {
+    await this.#looks.add(undefined);
+    return this.#isCurrent;
+  }
+
   /** Nobody begins to use it any more. */
   async retire(): Promise<void> {
     this.#retired = true;
     await this.#closeIfUnused();
+  }
+
+  async #look(): Promise<void> {
+    const { snapshotsVersion, removed } = await readState(this.#state);
+    this.#isCurrent = snapshotsVersion === this.#version && !removed;
+    if (this.#isCurrent) await this.undos.at(-1)?.refresh();
   }
 
   async #closeIfUnused(): Promise<void> {
@@ -53,7 +71,7 @@ class Chain {
   }
 }
 
-/** A piece of a read inside one granule. */
+/** A piece of a read: inside one granule, or a run of such pieces. */
 interface Piece {
   readonly granule: number;
   readonly from: number;
@@ -77,7 +95,7 @@ export class SnapshotReader {
   readonly #paths: BlobPaths;
   readonly #live: RandomAccessFile;
   readonly #state: RandomAccessFile;
-  #chain: Promise<Chain> | undefined;
+  #chain: Promise<Chain | undefined> | undefined;
 
   constructor(files: FileSystem, paths: BlobPaths, live: RandomAccessFile, state: RandomAccessFile) {
     this.#files = files;
@@ -86,24 +104,15 @@ export class SnapshotReader {
     this.#state = state;
   }
 
-  /** Fills `into` with bytes of snapshot `number` from `offset`. @throws STORE_NOT_FOUND */
-  async read(number: number, into: Buffer, offset: number): Promise<void> {
-    let open = piecesOf(into, offset);
+  /** Fills `into` with bytes of snapshot `number` from `offset`; false if the blob was removed. @throws STORE_NOT_FOUND */
+  async read(number: number, into: Uint8Array, offset: number): Promise<boolean> {
+    let open: readonly Piece[] = piecesOf(Buffer.from(into.buffer, into.byteOffset, into.byteLength), offset);
     while (open.length > 0) {
       const chain = await this.#load();
-      if (chain.isRetired) continue;
-      open = await chain.use(async ({ undos }) => {
-        const from = undos.findIndex((undo) => undo.number === number);
-        if (from < 0) {
-          // It may be newer than what is known here.
-          if (await this.#isCurrent(chain)) throw this.#absent(number);
-          return open;
-        }
-        const live = await readKept(undos.slice(from), open);
-        await Promise.all(live.map((piece) => this.#readLive(piece)));
-        return live.length === 0 ? [] : await this.#overtaken(chain, live);
-      });
+      if (chain === undefined) return false;
+      if (!chain.isRetired) open = await chain.use(() => this.#readFrom(chain, number, open));
     }
+    return true;
   }
 
   /** Forgets the undo files and closes them when the last read ends; they are opened again when needed. */
@@ -113,11 +122,17 @@ export class SnapshotReader {
     await (await chain?.catch(() => undefined))?.retire();
   }
 
-  /** Whether the list of snapshots is still the one of `chain`; if not, the next load looks again. */
-  async #isCurrent(chain: Chain): Promise<boolean> {
-    if ((await readState(this.#state)).snapshotsVersion === chain.version) return true;
+  /** Fills `pieces` and returns those that have to be read again. */
+  async #readFrom(chain: Chain, number: number, pieces: readonly Piece[]): Promise<readonly Piece[]> {
+    const from = chain.undos.findIndex((undo) => undo.number === number);
+    if (from >= 0) {
+      const live = await readKept(chain.undos.slice(from), pieces);
+      await Promise.all(runsOf(live).map((run) => this.#readLive(run)));
+      if (await chain.refresh()) return live.filter(({ granule }) => chain.undos.at(-1)!.holds(granule));
+    } else if (await chain.refresh()) throw this.#absent(number);
+    // What is known here is out of date, and so may be what was read, or said not to be there.
     if ((await this.#chain) === chain) await this.close();
-    return false;
+    return pieces;
   }
 
   async #readLive({ granule, from, into }: Piece): Promise<void> {
@@ -125,15 +140,7 @@ export class SnapshotReader {
     into.fill(0, got);
   }
 
-  /** Those of `live` that an undo file holds by now, or all if snapshots came or went. */
-  async #overtaken(chain: Chain, live: readonly Piece[]): Promise<Piece[]> {
-    if (!(await this.#isCurrent(chain))) return [...live];
-    const newest = chain.undos.at(-1);
-    await newest?.refresh();
-    return live.filter((piece) => newest?.holds(piece.granule));
-  }
-
-  #load(): Promise<Chain> {
+  #load(): Promise<Chain | undefined> {
     this.#chain ??= this.#open().catch((error: unknown) => {
       this.#chain = undefined;
       throw error;
@@ -141,19 +148,21 @@ export class SnapshotReader {
     return this.#chain;
   }
 
-  async #open(): Promise<Chain> {
+  /** undefined if the blob was removed. */
+  async #open(): Promise<Chain | undefined> {
     for (;;) {
-      const { snapshotsVersion: version, sizeBytes } = await readState(this.#state);
+      const { snapshotsVersion: version, sizeBytes, removed } = await readState(this.#state);
+      if (removed) return undefined;
       const undos: UndoFile[] = [];
       try {
         for (const number of await snapshotNumbers(this.#files, this.#paths)) {
           undos.push(await UndoFile.openAt(this.#files, undoPath(this.#paths, number), 'read', number, sizeBytes));
         }
-        return new Chain(version, undos);
+        return new Chain(version, undos, this.#state);
       } catch (error) {
         await Promise.all(undos.map((undo) => undo.close()));
         // Deleted between listing and opening: then the version has moved on as well.
-        if (!isErrno(error, 'ENOENT') || (await readState(this.#state)).removed) throw error;
+        if (!isErrno(error, 'ENOENT')) throw error;
       }
     }
   }
@@ -163,6 +172,22 @@ export class SnapshotReader {
       facts: { source: this.#paths.live, snapshot: number },
     });
   }
+}
+
+/** Joins what lies side by side, in the blob and in memory. */
+function runsOf(pieces: readonly Piece[]): readonly Piece[] {
+  const runs: Piece[] = [];
+  let end = Number.NaN;
+  for (const { granule, from, into } of pieces) {
+    const last = runs.at(-1);
+    const { byteOffset, byteLength } = into;
+    if (last && granule === end) {
+      const lengthBytes = byteOffset + byteLength - last.into.byteOffset;
+      runs[runs.length - 1] = { ...last, into: Buffer.from(into.buffer, last.into.byteOffset, lengthBytes) };
+    } else runs.push({ granule, from, into });
+    end = granule + 1;
+  }
+  return runs;
 }
 
 /** Fills what the undo files hold, oldest first, and returns the rest. */

@@ -43,6 +43,12 @@ export function checkRead(key: string, offset: number, lengthBytes: number, size
   checkInside(key, 'read', offset, lengthBytes, sizeBytes);
 }
 
+/** Where a read goes, once its length was checked. @throws {RangeError} unless `into` is as long as the read */
+export function roomFor(lengthBytes: number, into: Uint8Array = Buffer.allocUnsafeSlow(lengthBytes)): Uint8Array {
+  if (into.byteLength === lengthBytes) return into;
+  throw new RangeError(`a place of ${into.byteLength} bytes does not take a read of ${lengthBytes}`);
+}
+
 /** @throws {RangeError} unless it may be a range of an object, whose length only the store knows. */
 export function checkObjectRead(key: string, offset: number, lengthBytes: number): void {
   checkInside(key, 'read', offset, lengthBytes, Number.MAX_SAFE_INTEGER);

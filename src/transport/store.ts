@@ -20,6 +20,8 @@ export interface CallOptions {
 /** Reads of the live blob, or of a snapshot. */
 export interface ReadOptions extends CallOptions {
   readonly snapshot?: string;
+  /** As long as the read. A store that can reads to there and returns it; others return a buffer of their own. */
+  readonly into?: Uint8Array;
 }
 
 /** Listing of ranges, the first of which may begin before `fromOffset` (a multiple of 512). */

@@ -1,5 +1,5 @@
 /** What only a folder does: its plain files, two processes at once, its lock, its lease by wall clock, its failpoints. */
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { BlockferryError } from '../../src/errors.ts';
 import type { FailpointName, FileSystem } from '../../src/ports.ts';
 import { newUndoHeader } from '../../src/transport/folder-undo.ts';
@@ -20,6 +20,21 @@ function storeOn(
   failpoint: (name: FailpointName) => void = () => {},
 ): Promise<Store> {
   return openStore('file:///store', { ports: { files, clock, random: seededRandom(1), failpoint } });
+}
+
+/** Files whose reads go through `through`. */
+function readingThrough(
+  files: FileSystem,
+  through: (path: string, read: () => Promise<number>) => Promise<number>,
+): FileSystem {
+  const open: FileSystem['open'] = async (path, mode) => {
+    const file = await files.open(path, mode);
+    const read = file.read.bind(file);
+    return Object.assign(file, {
+      read: (into: Uint8Array, position: number) => through(path, () => read(into, position)),
+    });
+  };
+  return { ...files, open };
 }
 
 describe('a page blob in a folder', () => {
@@ -129,6 +144,95 @@ describe('a page blob in a folder', () => {
     const reader = (await storeOn({ ...files, open }, clock)).pages('base');
     expect((await reader.read(0, 1, { snapshot }))[0]).toBe(1);
     expect(overtakes).toBeLessThan(1);
+  });
+
+  it('does not take a look that began before a read had ended for one that tells of it', async () => {
+    const files = memoryFileSystem();
+    const clock = virtualClock();
+    const blob = (await storeOn(files, clock)).pages('base');
+    await blob.create(128 * KIB, 1);
+    await blob.write(filled(128 * KIB, 1), 0, GUARD);
+    const snapshot = await blob.snapshot(GUARD);
+    let holdsLooks = false;
+    let letGo: () => void = () => {};
+    const slow = new Promise<void>((resolve) => {
+      letGo = resolve;
+    });
+    const looks: string[] = [];
+    const reader = (
+      await storeOn(
+        readingThrough(files, async (path, read) => {
+          const got = await read();
+          if (!holdsLooks || !path.endsWith(`undo-${snapshot}`)) return got;
+          looks.push(path);
+          await slow;
+          return got;
+        }),
+        clock,
+      )
+    ).pages('base');
+    expect((await reader.read(0, 1, { snapshot }))[0]).toBe(1);
+    holdsLooks = true;
+    const first = reader.read(0, 1, { snapshot });
+    await vi.waitFor(() => expect(looks).toHaveLength(1));
+    await blob.write(filled(512, 9), 64 * KIB, GUARD);
+    const second = reader.read(64 * KIB, 1, { snapshot });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    letGo();
+    expect([(await first)[0], (await second)[0]]).toEqual([1, 1]);
+  });
+
+  it('reads a run of a snapshot in one call, with one look for all that is read at the same time, to where it is asked to', async () => {
+    const files = memoryFileSystem();
+    const blob = (await storeOn(files)).pages('base');
+    await blob.create(8 * MIB, 1);
+    await blob.write(filled(4 * MIB, 1), 0, GUARD);
+    await blob.write(filled(4 * MIB, 2), 4 * MIB, GUARD);
+    const snapshot = await blob.snapshot(GUARD);
+    const calls = new Map<string, number>();
+    const reader = (
+      await storeOn(
+        readingThrough(files, (path, read) => {
+          calls.set(path, (calls.get(path) ?? 0) + 1);
+          return read();
+        }),
+      )
+    ).pages('base');
+    await reader.read(0, 512, { snapshot });
+    calls.clear();
+    const into = new Uint8Array(8 * MIB);
+    const reads = Array.from({ length: 8 }, (_, i) =>
+      reader.read(i * MIB, MIB, { snapshot, into: into.subarray(i * MIB, (i + 1) * MIB) }),
+    );
+    for (const bytes of await Promise.all(reads)) expect(bytes.buffer).toBe(into.buffer);
+    expect(Buffer.from(into).equals(Buffer.concat([filled(4 * MIB, 1), filled(4 * MIB, 2)]))).toBe(true);
+    expect(calls.get('/store/base')).toBe(8);
+    expect(calls.get('/store/base@blob/state')).toBeLessThanOrEqual(2);
+    const short = reader.read(0, MIB, { snapshot, into: new Uint8Array(512) });
+    await expect(short).rejects.toThrow('a place of 512 bytes does not take a read of 1048576');
+  });
+
+  it('is not read any more from its snapshots when another process removed it, also where it was created anew', async () => {
+    const files = memoryFileSystem();
+    const clock = virtualClock();
+    const blob = (await storeOn(files, clock)).pages('base');
+    const reader = (await storeOn(files, clock)).pages('base');
+    await blob.create(1 * MIB, 1);
+    await blob.write(filled(1 * MIB, 1), 0, GUARD);
+    const snapshot = await blob.snapshot(GUARD);
+    expect((await reader.read(0, 1, { snapshot }))[0]).toBe(1);
+    await blob.remove();
+    await expect(reader.read(0, 1, { snapshot })).rejects.toMatchObject({ code: 'STORE_NOT_FOUND' });
+    await blob.create(1 * MIB, 1);
+    await expect(reader.read(0, 1, { snapshot })).rejects.toMatchObject({ code: 'STORE_NOT_FOUND' });
+    await blob.write(filled(1 * MIB, 2), 0, GUARD);
+    expect(await blob.snapshot(GUARD)).toBe(snapshot);
+    expect((await reader.read(0, 1, { snapshot }))[0]).toBe(2);
+    await blob.remove();
+    await blob.create(2 * MIB, 1);
+    await blob.write(filled(1 * MIB, 3), 1 * MIB, GUARD);
+    expect(await blob.snapshot(GUARD)).toBe(snapshot);
+    expect((await reader.read(1 * MIB, 1, { snapshot }))[0]).toBe(3);
   });
 
   it('lets no neighbour in a granule write before its old content is durable', async () => {
