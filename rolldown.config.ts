@@ -39,6 +39,8 @@ export default defineConfig({
   platform: 'node',
   external: (id) => isBuiltin(id) || OUTSIDE.some((name) => id === name || id.startsWith(`${name}/`)),
   plugins: [licences()],
+  // The SDK asks whether a body is a form. None of ours is, and to answer Node would load all of its fetch.
+  transform: { define: { FormData: 'undefined' } },
   output: {
     dir: 'dist/cli',
     cleanDir: true,

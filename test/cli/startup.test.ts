@@ -93,6 +93,15 @@ test.runIf(process.platform !== 'win32')('what has its replica behind a gateway 
   });
 });
 
+test('no file asks whether a body is a form, for which Node would load all of its fetch', () => {
+  const directory = new URL('../../dist/cli/', import.meta.url);
+  const texts = readdirSync(directory)
+    .filter((name) => name.endsWith('.js'))
+    .map((name) => readFileSync(new URL(name, directory), 'utf8'));
+  expect(texts.some((text) => text.includes('formDataPolicyName'))).toBe(true);
+  expect(texts.filter((text) => /typeof FormData\b|instanceof FormData\b/.test(text))).toEqual([]);
+});
+
 test('the program imports only packages that it declares, and has the licences of those that are inside', () => {
   const root = new URL('../../', import.meta.url);
   const { dependencies } = JSON.parse(readFileSync(new URL('package.json', root), 'utf8')) as {
