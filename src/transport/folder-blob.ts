@@ -13,9 +13,9 @@ import { dirname } from 'node:path';
 import { BlockferryError, throwIfAborted } from '../errors.ts';
 import { PAGE_WRITE_BYTES_MAX } from '../limits.ts';
 import type { Clock, Failpoint, FileSystem, RandomAccessFile } from '../ports.ts';
-import { isErrno, onFiles } from './folder-errors.ts';
+import { onFiles } from './folder-errors.ts';
 import { checkGuard, checkLeaseOf, leasedError, type Subject } from './folder-guard.ts';
-import { type Handles, type Look, openHandles } from './folder-handles.ts';
+import { BlobFiles, type Look } from './folder-handles.ts';
 import {
   type BlobPaths,
   blobPaths,
@@ -30,7 +30,7 @@ import {
 import type { FolderLock, HeldLock } from './folder-lock.ts';
 import { newMapHeader, readMap } from './folder-map.ts';
 import { mergeInto } from './folder-merge.ts';
-import { changeState, newStateFile, readState, type StateChange } from './folder-state.ts';
+import { changeState, newStateFile, type StateChange } from './folder-state.ts';
 import { newUndoHeader } from './folder-undo.ts';
 import { FolderWriter } from './folder-writer.ts';
 import { Gate } from './gate.ts';
@@ -66,7 +66,7 @@ export class FolderPageBlob implements PageBlob {
   readonly #paths: BlobPaths;
   /** Reads and writes share it; whatever changes snapshots or identity is alone. */
   readonly #gate = new Gate();
-  #handles: Promise<Handles> | undefined;
+  readonly #files: BlobFiles;
   #session: Session | undefined;
   /** After a failed sync nobody knows what is on the disk, and a second sync would not tell. */
   #broken: unknown;
@@ -75,6 +75,8 @@ export class FolderPageBlob implements PageBlob {
     this.key = key;
     this.#context = context;
     this.#paths = blobPaths(context.directory, key);
+    // The writer goes with the files it writes to.
+    this.#files = new BlobFiles(context.files, this.#paths, key, () => this.#endSession());
   }
 
   async create(sizeBytes: number, fence: number, options?: CallOptions): Promise<void> {
@@ -85,7 +87,7 @@ export class FolderPageBlob implements PageBlob {
       if (await files.exists(this.#paths.live)) {
         throw new BlockferryError('STORE_CONDITION', `${this.key} exists already`, { facts: { source: this.key } });
       }
-      await this.#drop();
+      await this.#files.close();
       // What a crash in a former create or remove left; without the live file it means nothing.
       await files.removeTree(this.#paths.sidecar);
       await ensureDirectory(files, this.#paths.sidecar);
@@ -104,7 +106,7 @@ export class FolderPageBlob implements PageBlob {
 
   async state(options?: CallOptions): Promise<PageBlobState | undefined> {
     return await this.#shared(options, async () => {
-      const state = (await this.#lookIfThere())?.state;
+      const state = (await this.#files.lookIfThere())?.state;
       return state && { sizeBytes: state.sizeBytes, fence: state.fence };
     });
   }
@@ -196,7 +198,7 @@ export class FolderPageBlob implements PageBlob {
     // Long, and therefore not under the lock; what is kept meanwhile is handed down under it.
     await onFiles(this.key, () => this.#gate.exclusive(() => this.#handDown(number)));
     await this.#alone(options, async (held) => {
-      const look = await this.#lookIfThere();
+      const look = await this.#files.lookIfThere();
       if (look === undefined || !(await this.#handDown(number))) return;
       await this.#snapshotsChanged(held, look, look.state.lastSnapshot);
       await files.remove(undoPath(this.#paths, number));
@@ -247,7 +249,7 @@ export class FolderPageBlob implements PageBlob {
 
   async releaseLease(leaseId: string, options?: CallOptions): Promise<void> {
     await this.#alone(options, async (held) => {
-      const look = await this.#lookIfThere();
+      const look = await this.#files.lookIfThere();
       if (look?.state.lease?.id === leaseId) await this.#change(held, look, { lease: null });
     });
   }
@@ -255,12 +257,12 @@ export class FolderPageBlob implements PageBlob {
   async remove(leaseId?: string, options?: CallOptions): Promise<void> {
     await this.#alone(options, async (held) => {
       const { files } = this.#context;
-      const look = await this.#lookIfThere();
+      const look = await this.#files.lookIfThere();
       if (look === undefined) return;
       checkLeaseOf(look.state, leaseId, this.#subject());
       // Whoever has the files open in another process finds the mark there.
       await this.#change(held, look, { removed: true });
-      await this.#drop();
+      await this.#files.close();
       await files.remove(this.#paths.live);
       await files.syncDirectory(dirname(this.#paths.live));
       await files.removeTree(this.#paths.sidecar);
@@ -269,7 +271,7 @@ export class FolderPageBlob implements PageBlob {
 
   /** Closes the files; the next call opens them again. */
   close(): Promise<void> {
-    return this.#gate.exclusive(() => this.#drop());
+    return this.#gate.exclusive(() => this.#files.close());
   }
 
   // Ways in
@@ -309,30 +311,8 @@ export class FolderPageBlob implements PageBlob {
 
   // Files
 
-  async #openIfThere(): Promise<Handles | undefined> {
-    this.#handles ??= openHandles(this.#context.files, this.#paths, this.key);
-    const opening = this.#handles;
-    try {
-      return await opening;
-    } catch (error) {
-      if (this.#handles === opening) this.#handles = undefined;
-      if (isErrno(error, 'ENOENT')) return undefined;
-      throw error;
-    }
-  }
-
-  async #lookIfThere(): Promise<Look | undefined> {
-    for (;;) {
-      const handles = await this.#openIfThere();
-      if (handles === undefined) return undefined;
-      const state = await readState(handles.stateFile);
-      if (!state.removed) return { ...handles, state };
-      await this.#forget(handles);
-    }
-  }
-
-  async #look(): Promise<Look> {
-    return (await this.#lookIfThere()) ?? this.#isAbsent();
+  #look(): Promise<Look> {
+    return this.#files.look();
   }
 
   /** Needs no look before: the reader takes one after it has read, and that one tells. */
@@ -343,23 +323,14 @@ export class FolderPageBlob implements PageBlob {
     place: Uint8Array | undefined,
   ): Promise<Uint8Array> {
     for (;;) {
-      const known = (await this.#openIfThere()) ?? this.#isAbsent();
+      const known = await this.#files.open();
       // What is known may be of a blob that was removed, and shorter.
       const handles = offset + lengthBytes > known.sizeBytes ? await this.#look() : known;
       checkRead(this.key, offset, lengthBytes, handles.sizeBytes);
       const into = roomFor(lengthBytes, place);
       if (await handles.reader.read(this.#number(snapshot), into, offset)) return into;
-      await this.#forget(handles);
+      await this.#files.forget(known);
     }
-  }
-
-  /** Closes files of a blob that another process has removed, and perhaps created anew. */
-  async #forget(handles: Handles): Promise<void> {
-    if ((await this.#handles?.catch(() => undefined)) === handles) await this.#drop();
-  }
-
-  #isAbsent(): never {
-    throw new BlockferryError('STORE_NOT_FOUND', `${this.key} is not there`, { facts: { source: this.key } });
   }
 
   /** A snapshot whose creation a crash cut short exists; other processes learn of it by the version. */
@@ -390,20 +361,10 @@ export class FolderPageBlob implements PageBlob {
     await session?.writer.close();
   }
 
-  async #drop(): Promise<void> {
-    await this.#endSession();
-    const opening = this.#handles;
-    this.#handles = undefined;
-    const handles = await opening?.catch(() => undefined);
-    await handles?.reader.close();
-    await handles?.stateFile.close();
-    await handles?.live.close();
-  }
-
   /** False if there is no such snapshot. */
   async #handDown(number: number): Promise<boolean> {
     const { files } = this.#context;
-    const look = await this.#lookIfThere();
+    const look = await this.#files.lookIfThere();
     const numbers = await snapshotNumbers(files, this.#paths);
     if (look === undefined || !numbers.includes(number)) return false;
     // Some systems do not remove files that are open.

@@ -32,7 +32,7 @@ async function openEither(files: FileSystem, path: string): Promise<RandomAccess
 }
 
 /** @throws ENOENT as the operating system's error; STORE_REFUSED if it is no page blob, or its file was cut. */
-export async function openHandles(files: FileSystem, paths: BlobPaths, key: string): Promise<Handles> {
+async function openHandles(files: FileSystem, paths: BlobPaths, key: string): Promise<Handles> {
   const live = await openEither(files, paths.live);
   let stateFile: RandomAccessFile | undefined;
   try {
@@ -54,5 +54,72 @@ export async function openHandles(files: FileSystem, paths: BlobPaths, key: stri
     await stateFile?.close();
     await live.close();
     throw error;
+  }
+}
+
+/** The files of a page blob, opened when they are asked for; those of a blob that another process removed are let go. */
+export class BlobFiles {
+  readonly #files: FileSystem;
+  readonly #paths: BlobPaths;
+  readonly #key: string;
+  readonly #beforeClose: () => Promise<void>;
+  #handles: Promise<Handles> | undefined;
+
+  constructor(files: FileSystem, paths: BlobPaths, key: string, beforeClose: () => Promise<void>) {
+    this.#files = files;
+    this.#paths = paths;
+    this.#key = key;
+    this.#beforeClose = beforeClose;
+  }
+
+  /** Whatever became of the blob since they were opened. @throws STORE_NOT_FOUND */
+  async open(): Promise<Handles> {
+    return (await this.#openIfThere()) ?? this.#isAbsent();
+  }
+
+  /** @throws STORE_NOT_FOUND */
+  async look(): Promise<Look> {
+    return (await this.lookIfThere()) ?? this.#isAbsent();
+  }
+
+  async lookIfThere(): Promise<Look | undefined> {
+    for (;;) {
+      const handles = await this.#openIfThere();
+      if (handles === undefined) return undefined;
+      const state = await readState(handles.stateFile);
+      if (!state.removed) return { ...handles, state };
+      await this.forget(handles);
+    }
+  }
+
+  /** Closes the files of a blob that another process has removed, and perhaps created anew. */
+  async forget(handles: Handles): Promise<void> {
+    if ((await this.#handles?.catch(() => undefined)) === handles) await this.close();
+  }
+
+  async close(): Promise<void> {
+    await this.#beforeClose();
+    const opening = this.#handles;
+    this.#handles = undefined;
+    const handles = await opening?.catch(() => undefined);
+    await handles?.reader.close();
+    await handles?.stateFile.close();
+    await handles?.live.close();
+  }
+
+  async #openIfThere(): Promise<Handles | undefined> {
+    this.#handles ??= openHandles(this.#files, this.#paths, this.#key);
+    const opening = this.#handles;
+    try {
+      return await opening;
+    } catch (error) {
+      if (this.#handles === opening) this.#handles = undefined;
+      if (isErrno(error, 'ENOENT')) return undefined;
+      throw error;
+    }
+  }
+
+  #isAbsent(): never {
+    throw new BlockferryError('STORE_NOT_FOUND', `${this.#key} is not there`, { facts: { source: this.#key } });
   }
 }
