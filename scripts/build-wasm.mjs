@@ -11,12 +11,13 @@ import asc from 'assemblyscript/asc';
 
 const ROOT = new URL('../', import.meta.url);
 const SIMD = ['--enable', 'simd'];
-/** Both work in one memory (src/chunker/chunk-memory.ts), where LZ4 has its table at the front. */
+/** All of them work in one memory (src/chunker/chunk-memory.ts), where LZ4 has its table at the front. */
 const SHARED = ['--importMemory'];
 /** Paths without `.as.ts`, with the options that they need. */
 export const SOURCES = [
   { path: 'src/chunker/lz4', options: [...SIMD, ...SHARED] },
   { path: 'src/chunker/xxh3', options: [...SIMD, ...SHARED, '--memoryBase', '65536'] },
+  { path: 'src/chunker/unlz4', options: [...SIMD, ...SHARED, '--memoryBase', '66560'] },
   { path: 'src/transport/crc64', options: ['--initialMemory', '4'] },
 ];
 

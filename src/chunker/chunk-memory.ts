@@ -3,7 +3,8 @@
  * and compressed where it lies; what lies elsewhere is copied to `copy` first.
  *
  *     0           table of LZ4                       64 KiB
- *     64 KiB      what XXH3 keeps, and its digest     4 KiB
+ *     64 KiB      what XXH3 keeps                     1 KiB
+ *     65 KiB      patterns of LZ4, digest of XXH3     3 KiB
  *     68 KiB      input   4 MiB | slack 64
  *     …           copy    4 MiB | slack 64
  *     …           output  4 MiB | slack 64
@@ -22,7 +23,7 @@ const INPUT: number = 68 * KIB;
 const COPY: number = INPUT + ROOM_BYTES;
 const OUTPUT: number = COPY + ROOM_BYTES;
 const TOTAL_BYTES: number = OUTPUT + ROOM_BYTES;
-/** The last of the four KiB of XXH3. */
+/** The last bytes before the rooms. */
 const DIGEST: number = INPUT - 16;
 
 export class ChunkMemory {
@@ -34,6 +35,11 @@ export class ChunkMemory {
   /** Room for a chunk, to read it into. There is one. */
   input(lengthBytes: number): Buffer {
     return this.#room(INPUT, lengthBytes);
+  }
+
+  /** Room for what is made of a chunk. There is one. */
+  outputRoom(lengthBytes: number): Buffer {
+    return this.#room(OUTPUT, lengthBytes);
   }
 
   /** The address of bytes: where they lie, or of a copy. */

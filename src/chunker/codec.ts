@@ -10,10 +10,10 @@
  * a fault. Faults are told by `undefined`; the caller knows the place and throws.
  */
 import zlib from 'node:zlib';
-import { uncompressSync } from 'lz4-napi';
 import { BlockferryError } from '../errors.ts';
 import { chunkMemory } from './chunk-memory.ts';
 import { Lz4Compressor } from './lz4.ts';
+import { Lz4Decompressor } from './unlz4.ts';
 
 /** The ways a replica can compress, by their names in replica.json. */
 export type Compression = 'none' | 'lz4' | 'zstd';
@@ -54,6 +54,7 @@ const SAMPLE_BYTES = SAMPLE_RUNS * SAMPLE_RUN_BYTES;
 const EVEN_SQUARES_MAX = 1.08 * (SAMPLE_BYTES + (SAMPLE_BYTES * SAMPLE_BYTES) / 256);
 const COUNTS: Uint32Array = new Uint32Array(256);
 let compressor: Lz4Compressor | undefined;
+let decompressor: Lz4Decompressor | undefined;
 
 /** @throws UNSUPPORTED for zstd on a runtime that lacks it. */
 export function createCodec(compression: Compression): Codec {
@@ -68,19 +69,20 @@ const COMPRESSORS: Readonly<Record<Compression, (chunk: Uint8Array) => Uint8Arra
 };
 
 /**
- * The plaintext of `content` (exactly what `compress` returned), in a new buffer; undefined if that is not
- * `plaintextBytes` of plaintext. The first four bytes of `content` are overwritten.
+ * The plaintext of `content` (exactly what `compress` returned); undefined if that is not `plaintextBytes` of plaintext. It is
+ * good until something else is compressed or decompressed on this thread.
  * @throws UNSUPPORTED for zstd on a runtime that lacks it.
  */
 export function decompress(code: number, content: Buffer, plaintextBytes: number): Buffer | undefined {
-  const zstd = code === COMPRESSION_CODES.zstd ? zstdBinding() : undefined;
+  const payload = content.subarray(PAYLOAD_LENGTH_BYTES);
+  if (code !== COMPRESSION_CODES.zstd) {
+    decompressor ??= new Lz4Decompressor(chunkMemory());
+    return decompressor.decompress(payload, plaintextBytes);
+  }
+  const zstd = zstdBinding();
   try {
-    if (zstd !== undefined) {
-      const payload = content.subarray(PAYLOAD_LENGTH_BYTES);
-      return exactly(plaintextBytes, zstd.zstdDecompressSync(payload, { maxOutputLength: plaintextBytes }));
-    }
-    content.writeUInt32LE(plaintextBytes, 0);
-    return exactly(plaintextBytes, uncompressSync(content));
+    const plaintext = zstd.zstdDecompressSync(payload, { maxOutputLength: plaintextBytes });
+    return plaintext.byteLength === plaintextBytes ? plaintext : undefined;
   } catch {
     return undefined;
   }
@@ -125,10 +127,6 @@ export function looksIncompressible(chunk: Uint8Array): boolean {
   if (squares > EVEN_SQUARES_MAX) return false;
   const middle = chunk.subarray(chunk.byteLength >> 1, (chunk.byteLength >> 1) + SAMPLE_BYTES);
   return lz4().compress(middle) === undefined;
-}
-
-function exactly(lengthBytes: number, bytes: Buffer): Buffer | undefined {
-  return bytes.byteLength === lengthBytes ? bytes : undefined;
 }
 
 function zstdBinding(): ZstdBinding {

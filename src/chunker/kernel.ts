@@ -88,7 +88,7 @@ export class ChunkKernel {
 
   /**
    * The content of a chunk from what the store holds of it: a slot of its exact padded length, or (layout raw) the bytes,
-   * which then come back themselves. @throws REPLICA_SLOT if it is not what `entry` describes.
+   * which then come back themselves. It is good until another chunk is opened or scanned on this thread. @throws REPLICA_SLOT if it is not what `entry` describes.
    */
   open(stored: Uint8Array, chunk: number, entry: Uint8Array, plaintextBytes: number): Uint8Array {
     const expected = readEntry(entry);

@@ -87,7 +87,7 @@ export class LogFrameCipher {
   }
 
   /**
-   * The plaintext, in a buffer that the caller owns. `bytes` is exactly the frame.
+   * The plaintext, good until something else is opened or sealed on this thread. `bytes` is exactly the frame.
    * @throws REPLICA_LOG for anything but what was sealed as this frame of this log
    */
   open(bytes: Uint8Array, frame: number): Buffer {

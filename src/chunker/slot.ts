@@ -83,7 +83,8 @@ export class SlotCipher {
   }
 
   /**
-   * The plaintext of the chunk, in a buffer that the caller owns. `slot` is exactly paddedSlotBytes(entry.clen) long.
+   * The plaintext of the chunk, good until another is opened or sealed on this thread. `slot` is exactly
+   * paddedSlotBytes(entry.clen) long.
    * @throws REPLICA_SLOT for anything but what `entry` describes.
    */
   open(

@@ -44,5 +44,6 @@ it('never grows: a view of it is good for ever', () => {
 it('refuses more than the largest chunk', () => {
   const memory = new ChunkMemory();
   expect(() => memory.input(CHUNK_BYTES_MAX + 1)).toThrow(RangeError);
+  expect(() => memory.outputRoom(CHUNK_BYTES_MAX + 1)).toThrow(RangeError);
   expect(() => memory.place(Buffer.alloc(CHUNK_BYTES_MAX + 1))).toThrow(RangeError);
 });

@@ -62,8 +62,6 @@ describe('LZ4', () => {
     // A literal, then a match of some 4 GiB worth of length bytes.
     const bomb = Buffer.concat([Buffer.alloc(4), Buffer.from('1f610100', 'hex'), Buffer.alloc(100_000, 0xff)]);
     expect(decompress(LZ4, bomb, 65_536)).toBeUndefined();
-    // What the library is told to allocate stands in the first four bytes.
-    expect(bomb.readUInt32LE(0)).toBe(65_536);
   });
 
   it('survives hostile blocks', () => {
