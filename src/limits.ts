@@ -176,3 +176,6 @@ export const NBD_LINGER_MS_MAX = 5_000;
 
 /** Items that share a moment: as many as the reference system allows. */
 export const GROUP_ITEMS_MAX = 16;
+
+/** What stands before the body of an HTTP answer. */
+export const HTTP_HEAD_BYTES_MAX: number = 16 * KIB;

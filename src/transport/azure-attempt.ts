@@ -2,13 +2,13 @@
  * One request to the blob service: bounded in time, abortable, its failure translated.
  *
  * The SDK has no timeout of its own for a socket that stalls (its `tryTimeoutInMs` only asks the server), so every
- * request runs against a timer of the Clock port; when it fires, the request is aborted and the caller gets
- * STORE_TIMEOUT whether or not the SDK notices.
+ * request has a deadline; when it is missed, the request is interrupted and the caller gets STORE_TIMEOUT whether or not
+ * whoever sends it notices.
  */
 import { abortedError, BlockferryError, throwIfAborted } from '../errors.ts';
-import type { Clock } from '../ports.ts';
 import { azureError, type Request } from './azure-errors.ts';
 import type { AzureWire } from './azure-wire.ts';
+import type { Deadlines } from './deadlines.ts';
 import { shared } from './signals.ts';
 import type { CallOptions } from './store.ts';
 import type { TransportChecksum } from './transport-checksum.ts';
@@ -18,7 +18,7 @@ const SLOWEST_BYTES_PER_SECOND = 32 * 1024;
 
 /** How requests of one store are bounded. */
 export interface AttemptLimits {
-  readonly clock: Clock;
+  readonly deadlines: Deadlines;
   /** For the answer; the body gets time by its length on top. */
   readonly timeoutMs: number;
 }
@@ -29,8 +29,8 @@ export interface AzureSettings extends AttemptLimits {
   readonly wire: AzureWire;
 }
 
-/** Made once: an error for each request that was answered in time would cost more than its timer. */
-const SETTLED = new BlockferryError('ABORTED', 'the request was answered');
+/** Takes what is to be called if nobody waits for the answer any more. */
+export type OnInterrupt = (stop: (error: BlockferryError) => void) => void;
 
 function timeoutError(request: Request, timeoutMs: number): BlockferryError {
   const seconds = Math.round(timeoutMs / 1000);
@@ -44,37 +44,51 @@ function timeoutError(request: Request, timeoutMs: number): BlockferryError {
  * Runs `send` with a signal that fires on timeout and on the caller's abort.
  * @throws STORE_TIMEOUT, ABORTED, or what `azureError` makes of the failure.
  */
-export async function attempt<T>(
+export function attempt<T>(
   limits: AttemptLimits,
   request: Request,
   bodyBytes: number,
   options: CallOptions | undefined,
   send: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
+  return bounded(limits, request, bodyBytes, options, (onInterrupt) => {
+    const controller = new AbortController();
+    onInterrupt((error) => controller.abort(error));
+    return send(controller.signal);
+  });
+}
+
+/** The same without a signal, which costs as much as the rest of this: for what is sent thousands of times. */
+export async function bounded<T>(
+  limits: AttemptLimits,
+  request: Request,
+  bodyBytes: number,
+  options: CallOptions | undefined,
+  send: (onInterrupt: OnInterrupt) => Promise<T>,
+): Promise<T> {
   const outer = options?.signal;
   throwIfAborted(outer);
   const timeoutMs = limits.timeoutMs + Math.ceil((bodyBytes / SLOWEST_BYTES_PER_SECOND) * 1000);
-  const inner = new AbortController();
-  const settled = new AbortController();
+  let stop: (error: BlockferryError) => void = () => {};
   let interrupt: (error: BlockferryError) => void = () => {};
   const interrupted = new Promise<never>((_, reject) => {
     interrupt = (error) => {
       reject(error);
-      inner.abort(error);
+      stop(error);
     };
   });
   const onAbort = (): void => interrupt(abortedError(outer as AbortSignal));
   if (outer) shared(outer).addEventListener('abort', onAbort, { once: true });
-  limits.clock.sleep(timeoutMs, settled.signal).then(
-    () => interrupt(timeoutError(request, timeoutMs)),
-    () => {},
-  );
+  const met = limits.deadlines.start(timeoutMs, () => interrupt(timeoutError(request, timeoutMs)));
   try {
-    return await Promise.race([send(inner.signal), interrupted]);
+    const sent = send((whenInterrupted) => {
+      stop = whenInterrupted;
+    });
+    return await Promise.race([sent, interrupted]);
   } catch (error) {
     throw azureError(error, request);
   } finally {
     outer?.removeEventListener('abort', onAbort);
-    settled.abort(SETTLED);
+    met();
   }
 }

@@ -11,7 +11,7 @@ import type { ContainerClient, PageBlobClient, PageBlobRequestConditions } from 
 import { asBuffer } from '../bytes.ts';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { PAGE_WRITE_BYTES_MAX } from '../limits.ts';
-import { type AzureSettings, attempt } from './azure-attempt.ts';
+import { type AzureSettings, attempt, bounded } from './azure-attempt.ts';
 import { damagedTransfer } from './azure-errors.ts';
 import { getRange } from './azure-range.ts';
 import { type Target, targetOf } from './azure-wire.ts';
@@ -93,8 +93,9 @@ export class AzurePageBlob implements PageBlob {
     };
     this.#pagesTarget ??= targetOf(this.#client.url, { comp: 'page' });
     const request = { target: this.#pagesTarget, headers };
-    await this.#attempt(`Put Page at offset ${offset}`, body.byteLength, options, (abortSignal) =>
-      wire.upload(request, body, abortSignal),
+    const about = { subject: this.key, operation: `Put Page at offset ${offset}` };
+    await bounded(this.#settings, about, body.byteLength, options, (onInterrupt) =>
+      wire.upload(request, body, onInterrupt),
     );
   }
 

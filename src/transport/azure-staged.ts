@@ -11,7 +11,7 @@
 import type { BlockBlobClient } from '@azure/storage-blob';
 import { asBuffer } from '../bytes.ts';
 import type { Random } from '../ports.ts';
-import { type AzureSettings, attempt } from './azure-attempt.ts';
+import { type AzureSettings, attempt, bounded } from './azure-attempt.ts';
 import { targetOf } from './azure-wire.ts';
 import { StagedParts } from './staged-parts.ts';
 import type { CallOptions, StagedObject } from './store.ts';
@@ -43,8 +43,8 @@ export class AzureStagedObject implements StagedObject {
     const target = targetOf(this.#client.url, { comp: 'block', blockid: this.#blockId(index) });
     const part = { target, headers: checksumHeaders(transportChecksum, body) };
     const request = { subject: this.#key, operation: `Put Block ${index}` };
-    await attempt(this.#settings, request, body.byteLength, options, (abortSignal) =>
-      wire.upload(part, body, abortSignal),
+    await bounded(this.#settings, request, body.byteLength, options, (onInterrupt) =>
+      wire.upload(part, body, onInterrupt),
     );
     this.#parts.stored(index, body.byteLength);
   }

@@ -148,7 +148,9 @@ export class AzureStore implements Store {
     return new AzurePageBlob(this.#container, this.#prefix + key, key, this.#settings);
   }
 
-  async close(): Promise<void> {}
+  async close(): Promise<void> {
+    this.#settings.wire.close();
+  }
 
   #attempt<T>(
     subject: string,

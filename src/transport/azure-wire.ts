@@ -1,9 +1,10 @@
 /**
- * Page writes, parts of objects and reads of ranges on a short way: one request of the SDK's HTTP client, signed here.
+ * Page writes, parts of objects and reads of ranges on a short way, signed here: uploads over connections of our own, reads and
+ * whatever goes through a proxy by one request of the SDK's HTTP client.
  *
  * Through the whole of @azure/storage-blob a Put Page took two to three milliseconds of processor time, for its models, policies and
  * traces; a first copy of sealed chunks makes up to four thousand of them per GiB, and they bounded it. Whatever is called
- * less often goes through the SDK. Credentials, proxies, sockets and errors are the same either way.
+ * less often goes through the SDK. Credentials and errors are the same either way.
  *
  *     string to sign   method \n encoding \n language \n length \n MD5 \n type \n date \n if-modified-since \n if-match \n
  *                      if-none-match \n if-unmodified-since \n range \n x-ms- headers, sorted \n resource, queries sorted
@@ -24,16 +25,19 @@ import {
 import type { AccessToken, TokenCredential } from '@azure/identity';
 import { RestError, StorageSharedKeyCredential } from '@azure/storage-blob';
 import type { Clock } from '../ports.ts';
+import type { OnInterrupt } from './azure-attempt.ts';
 import { discard } from './azure-body.ts';
 import { usage } from './store-url.ts';
+import { type UploadAnswer, UploadLine } from './upload-line.ts';
 
 /** How requests are authorized; anonymous ones have a SAS in their URL. */
 export type AzureCredential = StorageSharedKeyCredential | TokenCredential | 'anonymous';
 
 /** Where to, taken apart once for many requests. */
 export interface Target {
-  readonly url: string;
-  readonly isEncrypted: boolean;
+  readonly url: URL;
+  /** Path and query of it. */
+  readonly path: string;
   /** Last in the string to sign: path, and queries by their names. */
   readonly resource: string;
 }
@@ -71,6 +75,8 @@ export class AzureWire {
   readonly #clock: Clock;
   readonly #http = createDefaultHttpClient();
   readonly #proxy = proxyPolicy();
+  /** To each origin, `undefined` where a proxy is in between. */
+  readonly #lines: Map<string, UploadLine | undefined> = new Map();
   /** Keeps one token for many requests, and goes on with it while the identity cannot be asked for the next. */
   #bearer: PipelinePolicy | undefined;
 
@@ -80,29 +86,44 @@ export class AzureWire {
     this.#bearer = bearerOf(credential);
   }
 
-  /** A PUT. @throws RestError for any answer but 201, and whatever sockets fail with: to be called inside `attempt` */
-  async upload(request: WireRequest, body: Buffer, abortSignal: AbortSignal): Promise<void> {
+  /** A PUT. @throws RestError for any answer but 201, and whatever sockets fail with: to be called inside `bounded` */
+  async upload({ target, headers }: WireRequest, body: Buffer, onInterrupt: OnInterrupt): Promise<void> {
     const about = { 'content-length': String(body.byteLength), 'content-type': 'application/octet-stream' };
-    const { target, headers } = request;
-    const response = await this.#send('PUT', { target, headers: { ...headers, ...about } }, abortSignal, body);
+    const sent = this.#signed('PUT', { target, headers: { ...headers, ...about } });
+    const line = await this.#lineTo(target);
+    if (line && !this.#bearer) {
+      const answer = await line.put(target.path, sent, body, onInterrupt);
+      if (answer.status !== STATUS_CREATED)
+        throw refused(pipelineResponse(answer, pipelineRequest('PUT', target, sent)));
+      return;
+    }
+    const controller = new AbortController();
+    onInterrupt((error) => controller.abort(error));
+    const request = pipelineRequest('PUT', target, sent, controller.signal, body);
+    const response = await this.#authorized(request, async (next) =>
+      line
+        ? pipelineResponse(await line.put(target.path, next.headers.toJSON(), body, onInterrupt), next)
+        : this.#throughSdk(next),
+    );
     if (response.status !== STATUS_CREATED) throw refused(response);
     // The connection is free again behind it.
     response.readableStreamBody?.resume();
   }
 
-  /** A GET. @throws RestError for any answer without what was asked for, and as `upload` does */
+  /** A GET. @throws RestError for any answer without what was asked for, and as `upload` does: to be called inside `attempt` */
   async fetch(request: WireRequest, abortSignal: AbortSignal): Promise<WireAnswer> {
-    const response = await this.#send('GET', request, abortSignal);
+    const asked = pipelineRequest('GET', request.target, this.#signed('GET', request), abortSignal);
+    const response = await this.#authorized(asked, (next) => this.#throughSdk(next));
     if (response.status !== STATUS_OK && response.status !== STATUS_PARTIAL) throw refused(response);
     return { headers: response.headers, body: response.readableStreamBody };
   }
 
-  async #send(
-    method: 'PUT' | 'GET',
-    { target, headers }: WireRequest,
-    abortSignal: AbortSignal,
-    body?: Buffer,
-  ): Promise<PipelineResponse> {
+  close(): void {
+    for (const line of this.#lines.values()) line?.close();
+  }
+
+  /** All headers of a request, with its signature where there is a key. */
+  #signed(method: 'PUT' | 'GET', { target, headers }: WireRequest): Record<string, string> {
     const sent: Record<string, string> = {
       ...headers,
       'user-agent': 'blockferry',
@@ -111,28 +132,72 @@ export class AzureWire {
       'x-ms-version': SERVICE_VERSION,
     };
     const credential = this.#credential;
-    if (this.#bearer && !target.isEncrypted) throw usage('no token is sent without encryption', 'write https://');
+    if (this.#bearer && target.url.protocol !== 'https:') {
+      throw usage('no token is sent without encryption', 'write https://');
+    }
     if (credential instanceof StorageSharedKeyCredential) {
       const signature = credential.computeHMACSHA256(stringToSign(method, credential.accountName, target, sent));
       sent['authorization'] = `SharedKey ${credential.accountName}:${signature}`;
     }
-    const request = createPipelineRequest({
-      url: target.url,
-      method,
-      headers: createHttpHeaders(sent),
-      ...(body ? { body } : {}),
-      abortSignal,
-      streamResponseStatusCodes: STREAMED,
-      // Where that is not allowed, the URL was refused when the store was opened.
-      allowInsecureConnection: true,
-    });
-    const forward = (next: PipelineRequest): Promise<PipelineResponse> =>
-      this.#proxy.sendRequest(next, (direct) => this.#http.sendRequest(direct));
-    const response = await (this.#bearer ? this.#bearer.sendRequest(request, forward) : forward(request));
+    return sent;
+  }
+
+  /** Sends with a token, if there is an identity that has one. */
+  async #authorized(
+    request: PipelineRequest,
+    send: (next: PipelineRequest) => Promise<PipelineResponse>,
+  ): Promise<PipelineResponse> {
+    const response = await (this.#bearer ? this.#bearer.sendRequest(request, send) : send(request));
     // The token was not taken: the next request asks for another one.
-    if (response.status === STATUS_UNAUTHORIZED) this.#bearer = bearerOf(credential);
+    if (response.status === STATUS_UNAUTHORIZED) this.#bearer = bearerOf(this.#credential);
     return response;
   }
+
+  #throughSdk(request: PipelineRequest): Promise<PipelineResponse> {
+    return this.#proxy.sendRequest(request, (next) => this.#http.sendRequest(next));
+  }
+
+  async #lineTo({ url }: Target): Promise<UploadLine | undefined> {
+    if (!this.#lines.has(url.origin)) {
+      this.#lines.set(url.origin, (await this.#isProxied(url)) ? undefined : new UploadLine(url, this.#clock));
+    }
+    return this.#lines.get(url.origin);
+  }
+
+  /** Whether the environment names a proxy for it: the SDK's policy would then choose an agent. */
+  async #isProxied(url: URL): Promise<boolean> {
+    let chosen: unknown;
+    const probe = createPipelineRequest({ url: url.href, allowInsecureConnection: true });
+    await this.#proxy.sendRequest(probe, async (next) => {
+      chosen = next.agent;
+      return { request: next, headers: next.headers, status: STATUS_OK };
+    });
+    return chosen !== undefined;
+  }
+}
+
+function pipelineRequest(
+  method: 'PUT' | 'GET',
+  target: Target,
+  headers: Record<string, string>,
+  abortSignal?: AbortSignal,
+  body?: Buffer,
+): PipelineRequest {
+  return createPipelineRequest({
+    url: target.url.href,
+    method,
+    headers: createHttpHeaders(headers),
+    ...(body ? { body } : {}),
+    ...(abortSignal ? { abortSignal } : {}),
+    streamResponseStatusCodes: STREAMED,
+    // Where that is not allowed, the URL was refused when the store was opened.
+    allowInsecureConnection: true,
+  });
+}
+
+/** An answer on a line of our own as the SDK would have it. */
+function pipelineResponse({ status, headers }: UploadAnswer, request: PipelineRequest): PipelineResponse {
+  return { request, status, headers: createHttpHeaders(Object.fromEntries(headers)) };
 }
 
 function bearerOf(credential: AzureCredential): PipelinePolicy | undefined {
@@ -155,9 +220,9 @@ function refused(response: PipelineResponse): RestError {
 export function targetOf(url: string, query: Readonly<Record<string, string>>): Target {
   const whole = new URL(url);
   for (const [name, value] of Object.entries(query)) whole.searchParams.set(name, value);
-  const { searchParams, pathname, href, protocol } = whole;
+  const { searchParams, pathname, search } = whole;
   const queries = [...searchParams.keys()].sort().map((name) => `${name}:${searchParams.get(name)}`);
-  return { url: href, isEncrypted: protocol === 'https:', resource: [pathname, ...queries].join('\n') };
+  return { url: whole, path: `${pathname}${search}`, resource: [pathname, ...queries].join('\n') };
 }
 
 function stringToSign(

@@ -7,6 +7,7 @@ import { AnonymousCredential, ContainerClient, StorageSharedKeyCredential } from
 import type { AzureSettings } from './azure-attempt.ts';
 import { AzureStore } from './azure-store.ts';
 import { AzureWire } from './azure-wire.ts';
+import { Deadlines } from './deadlines.ts';
 import type { OpenStoreOptions } from './open-store.ts';
 import type { Store } from './store.ts';
 import { addressOf, EMULATOR_ACCOUNT, usage } from './store-url.ts';
@@ -80,7 +81,7 @@ export async function openAzure(url: URL, options: OpenStoreOptions): Promise<St
   });
   const signing = credential instanceof AnonymousCredential ? 'anonymous' : credential;
   const settings: AzureSettings = {
-    clock: options.ports.clock,
+    deadlines: new Deadlines(options.ports.clock),
     timeoutMs: options.attemptTimeoutMs ?? ATTEMPT_TIMEOUT_MS,
     transportChecksum: options.transportChecksum ?? (address.account === EMULATOR_ACCOUNT ? 'md5' : 'crc64'),
     wire: new AzureWire(signing, options.ports.clock),

@@ -1,6 +1,7 @@
 /** From a URL to a store behind a gateway: `gateway+https://HOST:PORT/STORE/PREFIX`, plain HTTP on the loopback only. */
 import { BlockferryError } from '../errors.ts';
 import { KEY_FILE_BYTES_MAX } from '../limits.ts';
+import { Deadlines } from './deadlines.ts';
 import { GatewayStore } from './gateway-store.ts';
 import type { OpenStoreOptions, StorePorts } from './open-store.ts';
 import type { Store } from './store.ts';
@@ -37,7 +38,7 @@ export async function openGateway(
   }
   const token = (await readSecret(tokenFile, ports)).trim();
   const ca = caFile === undefined ? undefined : await readSecret(caFile, ports);
-  const limits = { clock: ports.clock, timeoutMs: attemptTimeoutMs ?? GATEWAY_TIMEOUT_MS };
+  const limits = { deadlines: new Deadlines(ports.clock), timeoutMs: attemptTimeoutMs ?? GATEWAY_TIMEOUT_MS };
   return new GatewayStore({
     ...{ origin, place: place.join('/'), token, limits, random: ports.random },
     ...(ca === undefined ? {} : { ca }),

@@ -1,6 +1,7 @@
 /** What the short way does beside what the contract and the traps show of it: tokens of an identity, which only go over TLS. */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer as createHttpServer } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -62,7 +63,7 @@ function token(forMs: number): AccessToken {
 }
 
 function upload(): Promise<void> {
-  return wire.upload({ target, headers: {} }, Buffer.alloc(512), signal);
+  return wire.upload({ target, headers: {} }, Buffer.alloc(512), () => {});
 }
 
 describe('a token', () => {
@@ -110,8 +111,30 @@ describe('a token', () => {
 
   it('never goes out without encryption', async () => {
     const request = { target: targetOf('http://127.0.0.1:9/account/disks/base', { comp: 'page' }), headers: {} };
-    await expect(wire.upload(request, Buffer.alloc(512), signal)).rejects.toMatchObject({ code: 'USAGE' });
+    await expect(wire.upload(request, Buffer.alloc(512), () => {})).rejects.toMatchObject({ code: 'USAGE' });
     await expect(wire.fetch(request, signal)).rejects.toMatchObject({ code: 'USAGE' });
     expect(asked).toEqual([]);
   });
+});
+
+it('uploads go through a proxy that the environment names, and straight without one', async () => {
+  const asked: (string | undefined)[] = [];
+  const proxy = createHttpServer((request, response) => {
+    asked.push(request.url);
+    request.resume().on('end', () => response.writeHead(201, { 'content-length': '0' }).end());
+  });
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  const { port } = proxy.address() as AddressInfo;
+  vi.stubEnv('HTTP_PROXY', `http://127.0.0.1:${port}`);
+  const put = async (url: string): Promise<void> => {
+    const plain = new AzureWire('anonymous', nodePorts().clock);
+    await plain.upload({ target: targetOf(url, { comp: 'page' }), headers: {} }, Buffer.alloc(512), () => {});
+  };
+  await put('http://store.example/container/blob?sv=a');
+  expect(asked).toEqual(['http://store.example/container/blob?sv=a&comp=page']);
+  vi.stubEnv('HTTP_PROXY', '');
+  await put(`http://127.0.0.1:${port}/container/blob?sv=a`);
+  expect(asked.slice(1)).toEqual(['/container/blob?sv=a&comp=page']);
+  proxy.closeAllConnections();
+  proxy.close();
 });
