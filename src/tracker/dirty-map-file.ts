@@ -107,12 +107,11 @@ export class DirtyMapFile {
 
   /** Writes copies of pages, by their number. Only in turn, like the two below. */
   async writePages(copies: ReadonlyMap<number, Buffer>): Promise<void> {
-    await Promise.all(
-      [...copies].map(([pageNumber, copy]) => {
-        this.#codec.seal(copy, pageNumber);
-        return this.#file.write(copy, pageOffset(pageNumber));
-      }),
-    );
+    for (const [pageNumber, copy] of copies) {
+      this.#codec.seal(copy, pageNumber);
+      if (this.#file.writeNow === undefined) await this.#file.write(copy, pageOffset(pageNumber));
+      else this.#file.writeNow(copy, pageOffset(pageNumber));
+    }
   }
 
   async writeHeader(isEverything: boolean): Promise<void> {

@@ -8,6 +8,7 @@ import { writeZeros } from './zeros.ts';
 
 export class FlatEditor implements LayerWriter {
   readonly layer: Layer;
+  readonly isFlat = true;
   readonly hasPending = false;
 
   constructor(layer: Layer) {

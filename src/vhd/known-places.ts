@@ -25,6 +25,15 @@ export class KnownPlaces {
     return pieces;
   }
 
+  /** Whether all pieces that [offset, offset + lengthBytes) touches are known. */
+  knows(offset: number, lengthBytes: number): boolean {
+    const last = Math.floor((offset + lengthBytes - 1) / PIECE_BYTES);
+    for (let piece = Math.floor(offset / PIECE_BYTES); piece <= last; piece += 1) {
+      if (!this.#offsets.has(piece)) return false;
+    }
+    return true;
+  }
+
   /** The whole of `piece` lies at `fileOffset` of the file. */
   learn(piece: number, fileOffset: number): void {
     if (this.#offsets.size >= PIECES_MAX) this.#offsets.clear();

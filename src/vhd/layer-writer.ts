@@ -11,6 +11,8 @@ export interface LayerWriter {
   readonly layer: Layer;
   /** Layer.contentId as it is now. */
   readonly contentId: string;
+  /** Every sector has its place in the file from the start, where it is on the disk, and no change changes anything else. */
+  readonly isFlat?: true;
   /** Whether a flush has more to do than to sync the file. */
   readonly hasPending: boolean;
   /** Called once before the first `write` or `zero`. Where there is a contentId it becomes this one, by default a new one. */

@@ -77,10 +77,12 @@ export class LockedDisk implements WritableDisk {
     const { byteLength } = bytes;
     this.#checkRange(offset, byteLength);
     this.#assertOpen();
-    if (file.writeNow === undefined || !this.#hasChanged || !this.#lock.isSharable || byteLength === 0) return false;
-    if (this.#places.unknown(offset, byteLength).length > 0) return false;
+    if (file.writeNow === undefined || !this.#lock.isSharable || byteLength === 0) return false;
+    const isFlat = this.#writer.isFlat === true;
+    if (!isFlat && !(this.#hasChanged && this.#places.knows(offset, byteLength))) return false;
     try {
-      for (let at = offset, end = offset + byteLength; at < end; ) {
+      if (isFlat) file.writeNow(bytes, offset);
+      for (let at = offset, end = offset + byteLength; at < end && !isFlat; ) {
         const next = Math.min(end, alignDown(at, PIECE_BYTES) + PIECE_BYTES);
         file.writeNow(bytes.subarray(at - offset, next - offset), this.#places.fileOffset(at));
         at = next;

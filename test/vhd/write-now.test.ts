@@ -96,6 +96,21 @@ describe('a write that is done at once', () => {
     expect((await contentOf(path)).equals(expected)).toBe(true);
   });
 
+  test.for(['raw', 'vhd'] as const)('needs no other before it where a disk has no tables: %s fixed', async (format) => {
+    const path = await made(`flat.${format}`, [format, 'fixed', undefined] as never);
+    const disk = await openDiskForWriting(path, { ports: nodePorts() });
+    const bytes = Buffer.alloc(MIB, 7);
+    expect(disk.writeNow(bytes, 4096)).toBe(true);
+    const clearing = disk.zero(0, 4096);
+    expect(disk.writeNow(bytes, 4096)).toBe(false);
+    await clearing;
+    expect(disk.writeNow(bytes.subarray(512), SIZE_BYTES - MIB + 512)).toBe(true);
+    await disk.close();
+    const expected = Buffer.alloc(SIZE_BYTES);
+    expected.fill(7, 4096, 4096 + MIB).fill(7, SIZE_BYTES - MIB + 512);
+    expect((await contentOf(path)).equals(expected)).toBe(true);
+  });
+
   test('waits for one that changes tables, and is refused behind a failure', async () => {
     const path = await made('order.vhdx', ['vhdx', 'dynamic', MIB]);
     const disk = await openDiskForWriting(path, { ports: nodePorts() });
