@@ -45,10 +45,10 @@ export interface RandomAccessFile {
   /** Writes all of `from`; loops over short writes. */
   write(from: Uint8Array, position: number): Promise<void>;
   /**
-   * The same, done when it returns: for what the system takes into its cache at once. A thread's way there and back costs ten times
-   * such a write. Absent where a file cannot do it.
+   * The same for pieces that stand behind each other, done when it returns: for what the system takes into its cache at once. A
+   * thread's way there and back costs ten times such a write. Absent where a file cannot do it.
    */
-  writeNow?(from: Uint8Array, position: number): void;
+  writeNow?(pieces: readonly Uint8Array[], position: number): void;
   truncate(sizeBytes: number): Promise<void>;
   /** Makes data and size durable (fdatasync). */
   sync(): Promise<void>;

@@ -75,10 +75,16 @@ class NodeFile implements RandomAccessFile {
     }
   }
 
-  writeNow(from: Uint8Array, position: number): void {
-    let done = 0;
-    while (done < from.byteLength) {
-      done += fs.writeSync(this.#handle.fd, from, done, from.byteLength - done, position + done);
+  writeNow(pieces: readonly Uint8Array[], position: number): void {
+    const { fd } = this.#handle;
+    let written = pieces.length > 1 ? fs.writevSync(fd, pieces, position) : 0;
+    // One piece, or the rest of a short write.
+    let from = position;
+    for (const piece of pieces) {
+      let done = Math.min(written, piece.byteLength);
+      written -= done;
+      while (done < piece.byteLength) done += fs.writeSync(fd, piece, done, piece.byteLength - done, from + done);
+      from += piece.byteLength;
     }
   }
 

@@ -15,7 +15,7 @@
  *   could, so recovery does not follow a log that a guest stores.
  */
 import { dirname } from 'node:path';
-import { asBuffer, KIB, MIB, SECTOR_BYTES } from '../bytes.ts';
+import { asBuffer, MIB, SECTOR_BYTES } from '../bytes.ts';
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { NIL_GUID, randomGuid } from '../guid.ts';
 import { DISK_BYTES_MAX, HRL_WRITE_BYTES_MAX } from '../limits.ts';
@@ -24,10 +24,6 @@ import { checksum } from './checksum.ts';
 import { encodeLogHeader, HEADER_BYTES, type LogHeader, METADATA_BYTES_DEFAULT, toLogTime } from './log-header.ts';
 import { encodeBlock, type LogEntry, slotsOf, ZEROS_CHECKSUM } from './metadata-block.ts';
 
-/** Small writes are gathered up to this before they go to the file. */
-const STAGE_BYTES: number = 256 * KIB;
-/** From here on a call of its own costs less than a copy. */
-const DIRECT_BYTES: number = 32 * KIB;
 const SLOTS = slotsOf(METADATA_BYTES_DEFAULT);
 /** Zeros of one entry: few enough that its checksum proves them (`isZeroEntry`). */
 const ZERO_ENTRY_BYTES: number = 16 * MIB;
@@ -63,6 +59,12 @@ export interface CloseLogOptions {
   readonly dataWriteGuid?: string;
 }
 
+/** Bytes that stand behind each other. */
+interface Run {
+  readonly pieces: readonly Uint8Array[];
+  readonly fileOffset: number;
+}
+
 type State = 'open' | 'closing' | 'closed' | 'broken' | 'abandoned';
 type WrittenHeader = LogHeader & { readonly dataWriteGuid: string };
 
@@ -71,9 +73,12 @@ export class LogWriter {
   readonly #ports: CreateLogOptions['ports'];
   readonly #file: RandomAccessFile;
   readonly #header: WrittenHeader;
-  readonly #stage: Buffer = Buffer.allocUnsafe(STAGE_BYTES);
-  #stagedBytes = 0;
-  /** Where the file ends once the stage is written. */
+  /** What stands behind each other at the end and is not in the file yet: the caller's bytes, and blocks. */
+  #pieces: Uint8Array[] = [];
+  #pieceBytes = 0;
+  /** Runs of pieces before those, with a hole behind each. */
+  #runs: Run[] = [];
+  /** Where the file ends once the pieces are written. */
   #endOffset = HEADER_BYTES;
   #durableEndOffset = 0;
   #lastBlockOffset = 0;
@@ -84,8 +89,9 @@ export class LogWriter {
   #state: State = 'open';
   #cause: unknown;
   #isFileOpen = true;
-  /** The call made last; the next one runs behind it. */
+  /** The call made last; the next one runs behind it. How many have not ended. */
   #tail: Promise<void> = Promise.resolve();
+  #stepCount = 0;
 
   private constructor(path: string, ports: CreateLogOptions['ports'], file: RandomAccessFile, header: WrittenHeader) {
     this.path = path;
@@ -142,15 +148,26 @@ export class LogWriter {
    */
   append(writes: readonly LogWrite[]): Promise<void> {
     for (const write of writes) checkWrite(write);
-    return this.#inOrder(async () => {
-      const now = toLogTime(this.#ports.clock.nowMs());
-      for (const write of writes) {
-        const { timeStamp = now } = write;
-        if ('bytes' in write) await this.#appendBytes(write.byteOffset, write.bytes, timeStamp);
-        else await this.#appendZeros(write.byteOffset, write.zeroBytes, timeStamp);
-      }
-      await this.#writeStage();
+    return this.#inOrder(() => {
+      this.#add(writes);
+      return this.#writePieces();
     });
+  }
+
+  /**
+   * `append`, done when it returns; false where calls before it have not ended or the file cannot, and nothing was appended.
+   * @throws as `append`
+   */
+  appendNow(writes: readonly LogWrite[]): boolean {
+    if (this.#stepCount > 0 || this.#file.writeNow === undefined) return false;
+    for (const write of writes) checkWrite(write);
+    if (this.#state !== 'open') throw this.#unusable();
+    try {
+      this.#add(writes);
+      return this.#writePiecesNow();
+    } catch (cause) {
+      throw this.#break(cause);
+    }
   }
 
   /** Makes durable what was appended before. @throws OUTPUT_FAILED */
@@ -209,8 +226,8 @@ export class LogWriter {
   async #begin(): Promise<void> {
     await this.#guard(async () => {
       await this.#file.write(encodeLogHeader(this.#header, HEADER_BYTES + METADATA_BYTES_DEFAULT), 0);
-      await this.#writeBlock();
-      await this.#writeStage();
+      this.#addBlock();
+      await this.#writePieces();
       await this.#file.sync();
       await this.#ports.files.syncDirectory(dirname(this.path));
       this.#durableEndOffset = this.#endOffset;
@@ -218,22 +235,30 @@ export class LogWriter {
     });
   }
 
-  async #appendBytes(byteOffset: number, bytes: Uint8Array, timeStamp: number): Promise<void> {
-    let done = 0;
-    for (;;) {
-      const rest = bytes.subarray(done);
-      const cut = this.#findLookalike(rest) ?? rest.byteLength;
-      if (cut > 0) {
-        const data = rest.subarray(0, cut);
-        const fileOffset = this.#endOffset;
-        await this.#put(data);
-        const dataChecksum = checksum(data);
-        await this.#describe({ byteOffset: byteOffset + done, dataLength: cut, fileOffset, timeStamp, dataChecksum });
-        done += cut;
-      }
-      if (done === bytes.byteLength) return;
+  /** Puts the writes behind what is there; they are in the file when the pieces are written. */
+  #add(writes: readonly LogWrite[]): void {
+    const now = toLogTime(this.#ports.clock.nowMs());
+    for (const write of writes) {
+      const { timeStamp = now } = write;
+      if ('bytes' in write) this.#addBytes(write.byteOffset, write.bytes, timeStamp);
+      else this.#addZeros(write.byteOffset, write.zeroBytes, timeStamp);
+    }
+  }
+
+  #addBytes(byteOffset: number, bytes: Uint8Array, timeStamp: number): void {
+    for (let done = 0; done < bytes.byteLength; ) {
+      const rest = done === 0 ? bytes : bytes.subarray(done);
       // A block between the last one and the lookalike: then the distance that it claims is wrong.
-      if (this.#pending.length > 0) await this.#writeBlock();
+      const cut = this.#findLookalike(rest);
+      const data = cut === undefined ? rest : rest.subarray(0, cut);
+      if (data.byteLength > 0) {
+        const [fileOffset, dataLength] = [this.#endOffset, data.byteLength];
+        this.#put(data);
+        const dataChecksum = checksum(data);
+        this.#describe({ byteOffset: byteOffset + done, dataLength, fileOffset, timeStamp, dataChecksum });
+        done += dataLength;
+      }
+      if (cut !== undefined && this.#pending.length > 0) this.#addBlock();
     }
   }
 
@@ -252,37 +277,36 @@ export class LogWriter {
     return undefined;
   }
 
-  async #appendZeros(byteOffset: number, zeroBytes: number, timeStamp: number): Promise<void> {
+  #addZeros(byteOffset: number, zeroBytes: number, timeStamp: number): void {
     for (let done = 0; done < zeroBytes; ) {
       const dataLength = Math.min(ZERO_ENTRY_BYTES, zeroBytes - done);
-      // What is staged lies before the hole.
-      await this.#writeStage();
+      this.#endRun();
       const fileOffset = this.#endOffset;
       this.#endOffset += dataLength;
       this.#holeBytes += dataLength;
       const dataChecksum = ZEROS_CHECKSUM;
-      await this.#describe({ byteOffset: byteOffset + done, dataLength, fileOffset, timeStamp, dataChecksum });
+      this.#describe({ byteOffset: byteOffset + done, dataLength, fileOffset, timeStamp, dataChecksum });
       done += dataLength;
     }
   }
 
-  /** The entry is in the next block, which is written when it is full. */
-  async #describe(entry: LogEntry): Promise<void> {
+  /** The entry is in the next block, which follows when it is full. */
+  #describe(entry: LogEntry): void {
     this.#pending.push(entry);
     this.#pendingBytes += entry.dataLength;
     this.#entryCount += 1;
-    if (this.#pending.length === SLOTS || this.#pendingBytes >= HRL_WRITE_BYTES_MAX) await this.#writeBlock();
+    if (this.#pending.length === SLOTS || this.#pendingBytes >= HRL_WRITE_BYTES_MAX) this.#addBlock();
   }
 
-  async #describePending(): Promise<void> {
-    if (this.#pending.length > 0) await this.#writeBlock();
-    await this.#writeStage();
+  #describePending(): Promise<void> {
+    if (this.#pending.length > 0) this.#addBlock();
+    return this.#writePieces();
   }
 
-  async #writeBlock(): Promise<void> {
+  #addBlock(): void {
     const offset = this.#endOffset;
     const distance = this.#lastBlockOffset === 0 ? 0 : offset - this.#lastBlockOffset;
-    await this.#put(encodeBlock(this.#pending, distance, METADATA_BYTES_DEFAULT));
+    this.#put(encodeBlock(this.#pending, distance, METADATA_BYTES_DEFAULT));
     this.#lastBlockOffset = offset;
     this.#pending = [];
     this.#pendingBytes = 0;
@@ -298,36 +322,47 @@ export class LogWriter {
     await this.#file.write(encodeLogHeader(header, endOffset), 0);
   }
 
-  /** Puts bytes behind what is there; large ones go past the stage. */
-  async #put(bytes: Uint8Array): Promise<void> {
-    const isDirect = bytes.byteLength >= DIRECT_BYTES;
-    if (isDirect || this.#stagedBytes + bytes.byteLength > STAGE_BYTES) await this.#writeStage();
-    if (isDirect) {
-      await this.#write(bytes, this.#endOffset);
-    } else {
-      this.#stage.set(bytes, this.#stagedBytes);
-      this.#stagedBytes += bytes.byteLength;
-    }
+  #put(bytes: Uint8Array): void {
+    this.#pieces.push(bytes);
+    this.#pieceBytes += bytes.byteLength;
     this.#endOffset += bytes.byteLength;
   }
 
-  async #writeStage(): Promise<void> {
-    if (this.#stagedBytes === 0) return;
-    await this.#write(this.#stage.subarray(0, this.#stagedBytes), this.#endOffset - this.#stagedBytes);
-    this.#stagedBytes = 0;
+  #endRun(): void {
+    if (this.#pieces.length === 0) return;
+    this.#runs.push({ pieces: this.#pieces, fileOffset: this.#endOffset - this.#pieceBytes });
+    this.#pieces = [];
+    this.#pieceBytes = 0;
   }
 
   /** What is appended goes to the system's cache: nobody waits for a thread where the file can do without. */
-  #write(bytes: Uint8Array, fileOffset: number): Promise<void> | undefined {
-    if (this.#file.writeNow === undefined) return this.#file.write(bytes, fileOffset);
-    this.#file.writeNow(bytes, fileOffset);
-    return undefined;
+  async #writePieces(): Promise<void> {
+    if (this.#writePiecesNow()) return;
+    for (const { pieces, fileOffset } of this.#takeRuns()) await this.#file.write(Buffer.concat(pieces), fileOffset);
+  }
+
+  #writePiecesNow(): boolean {
+    if (this.#file.writeNow === undefined) return false;
+    for (const { pieces, fileOffset } of this.#takeRuns()) this.#file.writeNow(pieces, fileOffset);
+    return true;
+  }
+
+  #takeRuns(): readonly Run[] {
+    this.#endRun();
+    const runs = this.#runs;
+    this.#runs = [];
+    return runs;
   }
 
   /** Runs the step behind all calls made before. */
   #inOrder(step: () => Promise<void>): Promise<void> {
     if (this.#state !== 'open') return Promise.reject(this.#unusable());
-    const done = this.#tail.then(() => this.#guard(step));
+    this.#stepCount += 1;
+    const done = this.#tail
+      .then(() => this.#guard(step))
+      .finally(() => {
+        this.#stepCount -= 1;
+      });
     this.#tail = done.catch(() => {});
     return done;
   }
@@ -338,10 +373,15 @@ export class LogWriter {
     try {
       await step();
     } catch (cause) {
-      this.#state = 'broken';
-      this.#cause = cause;
-      throw isBlockferryError(cause) ? cause : failed(this.path, cause);
+      throw this.#break(cause);
     }
+  }
+
+  /** Nobody knows what the file has. Returns what is thrown. */
+  #break(cause: unknown): unknown {
+    this.#state = 'broken';
+    this.#cause = cause;
+    return isBlockferryError(cause) ? cause : failed(this.path, cause);
   }
 
   #unusable(): BlockferryError {

@@ -110,7 +110,7 @@ export class DirtyMapFile {
     for (const [pageNumber, copy] of copies) {
       this.#codec.seal(copy, pageNumber);
       if (this.#file.writeNow === undefined) await this.#file.write(copy, pageOffset(pageNumber));
-      else this.#file.writeNow(copy, pageOffset(pageNumber));
+      else this.#file.writeNow([copy], pageOffset(pageNumber));
     }
   }
 

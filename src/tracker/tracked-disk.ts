@@ -27,10 +27,8 @@ import {
   type StatusExtent,
   type ZeroRequest,
 } from './nbd/index.ts';
-import { RangeLock } from './range-lock.ts';
+import { type HeldRange, RangeLock } from './range-lock.ts';
 
-/** Writes that wait while one append runs are appended together, at most so many. */
-const APPEND_WRITES_MAX = 256;
 const PREFERRED_BLOCK_BYTES = 4096;
 
 export interface TrackedDiskOptions {
@@ -48,9 +46,21 @@ export interface TrackedDiskOptions {
   readonly onLogGrowth: () => void;
 }
 
-interface QueuedWrite {
-  readonly write: LogWrite;
-  readonly done: () => void;
+/** A change that holds its range and stands between `begin` and `end` of the map. */
+interface Change {
+  readonly range: HeldRange;
+  readonly map: DirtyMap;
+  readonly epoch: number;
+}
+
+/** What is appended to the log together. */
+interface Batch {
+  readonly writes: LogWrite[];
+  /** Of those the ones that wait for nothing else. */
+  readonly changes: Change[];
+  /** Resolves when the log has the writes, or has given way. */
+  readonly done: Promise<void>;
+  readonly finish: () => void;
 }
 
 export class TrackedDisk implements BlockDevice {
@@ -66,7 +76,8 @@ export class TrackedDisk implements BlockDevice {
   isStopped: boolean;
   readonly #options: TrackedDiskOptions;
   readonly #locks = new RangeLock();
-  readonly #queue: QueuedWrite[] = [];
+  /** Comes when nothing is being appended, or when what is has ended. */
+  #batch: Batch | undefined;
   #isAppending = false;
   #log: LogWriter | undefined;
   #closing: Promise<void> = Promise.resolve();
@@ -124,12 +135,14 @@ export class TrackedDisk implements BlockDevice {
     return this.disk.read(into, offset);
   }
 
-  async write(bytes: Uint8Array, offset: number, fua: boolean): Promise<void> {
+  /** A write that waits for nobody costs one promise, which it shares: there are many, and each is short. */
+  write(bytes: Uint8Array, offset: number, fua: boolean): Promise<void> {
     const { byteLength } = bytes;
-    if (byteLength === 0) return;
-    if (this.#isAligned(offset, byteLength)) await this.#change(offset, byteLength, { byteOffset: offset, bytes });
-    else await this.#changePart(offset, byteLength, (sectors, start) => sectors.set(bytes, start));
-    if (fua) await this.flush();
+    if (byteLength === 0) return Promise.resolve();
+    const written = this.#isAligned(offset, byteLength)
+      ? this.#change(offset, byteLength, { byteOffset: offset, bytes })
+      : this.#changePart(offset, byteLength, (sectors, start) => sectors.set(bytes, start));
+    return fua ? written.then(() => this.flush()) : written;
   }
 
   async zero(offset: number, lengthBytes: number, { unmap, fua }: ZeroRequest): Promise<void> {
@@ -189,16 +202,13 @@ export class TrackedDisk implements BlockDevice {
   }
 
   /** One change of whole sectors, from its place in the order to log and disk. */
-  async #change(offset: number, lengthBytes: number, write: LogWrite, unmap = false): Promise<void> {
-    if (this.#open !== undefined) await this.#open;
-    if (this.isStopped) throw this.#stopped();
-    const range = this.#locks.take(offset, offset + lengthBytes);
-    if (range.blockers > 0) await this.#locks.wait(range);
-    try {
-      await this.#apply(offset, lengthBytes, write, unmap);
-    } finally {
-      this.#locks.release(range);
+  #change(offset: number, lengthBytes: number, write: LogWrite, unmap = false): Promise<void> {
+    if (this.#open !== undefined || this.isStopped) {
+      return this.#opened().then(() => this.#change(offset, lengthBytes, write, unmap));
     }
+    const range = this.#locks.take(offset, offset + lengthBytes);
+    if (range.blockers > 0) return this.#locks.wait(range).then(() => this.#apply(range, write, unmap));
+    return this.#apply(range, write, unmap);
   }
 
   /** A change that begins or ends inside a sector. */
@@ -207,68 +217,127 @@ export class TrackedDisk implements BlockDevice {
     lengthBytes: number,
     edit: (sectors: Uint8Array, start: number) => void,
   ): Promise<void> {
-    if (this.#open !== undefined) await this.#open;
-    if (this.isStopped) throw this.#stopped();
+    while (this.#open !== undefined || this.isStopped) await this.#opened();
     const from = alignDown(offset, this.minimumBlockBytes);
     const to = alignUp(offset + lengthBytes, this.minimumBlockBytes);
     const range = this.#locks.take(from, to);
     if (range.blockers > 0) await this.#locks.wait(range);
+    const bytes = Buffer.allocUnsafe(to - from);
     try {
-      const bytes = Buffer.allocUnsafe(to - from);
       await this.disk.read(bytes, from);
       edit(bytes, offset - from);
-      await this.#apply(from, to - from, { byteOffset: from, bytes }, false);
-    } finally {
+    } catch (error) {
       this.#locks.release(range);
+      throw error;
     }
+    await this.#apply(range, { byteOffset: from, bytes }, false);
   }
 
-  async #apply(offset: number, lengthBytes: number, write: LogWrite, unmap: boolean): Promise<void> {
-    let { map } = this;
-    let { epoch } = map;
+  /** Resolves when no barrier holds changes back. @throws WRITES_STOPPED */
+  async #opened(): Promise<void> {
+    await this.#open;
+    if (this.isStopped) throw this.#stopped();
+  }
+
+  /** A change that holds its range, which is let go in the end. */
+  #apply(range: HeldRange, write: LogWrite, unmap: boolean): Promise<void> {
+    const change = { range, map: this.map, epoch: this.map.epoch };
+    const covering = change.map.begin(range.from, range.to - range.from);
+    if (covering === undefined) return this.#put(change, write, unmap);
+    return this.#cover(change, covering).then((covered) => this.#put(covered, write, unmap));
+  }
+
+  /** Waits until the map names the chunks of the change, if need be another map. */
+  async #cover(change: Change, covering: Promise<void>): Promise<Change> {
+    const { range, map, epoch } = change;
     try {
-      const covering = map.begin(offset, lengthBytes);
-      if (covering !== undefined) await covering;
+      await covering;
+      return change;
     } catch (cause) {
       map.end(epoch);
-      await this.#options.onMapFailure(map, cause);
-      ({ map } = this);
-      ({ epoch } = map);
-      await map.begin(offset, lengthBytes);
-    }
-    try {
-      const logged = this.#append(write);
-      if (!('bytes' in write)) await this.disk.zero(offset, lengthBytes, { unmap });
-      else if (!this.disk.writeNow(write.bytes, offset)) await this.disk.write(write.bytes, offset);
-      if (logged !== undefined) await logged;
-    } finally {
-      this.#unflushed += 1;
-      map.end(epoch);
+      return await this.#coverElsewhere(range, map, cause);
     }
   }
 
-  /** Resolves when the log has the write, or has given way. */
-  #append(write: LogWrite): Promise<void> | undefined {
+  async #coverElsewhere(range: HeldRange, failed: DirtyMap, cause: unknown): Promise<Change> {
+    let change: Change | undefined;
+    try {
+      await this.#options.onMapFailure(failed, cause);
+      change = { range, map: this.map, epoch: this.map.epoch };
+      await change.map.begin(range.from, range.to - range.from);
+      return change;
+    } catch (error) {
+      change?.map.end(change.epoch);
+      this.#locks.release(range);
+      throw error;
+    }
+  }
+
+  /** Log and disk take the change side by side. */
+  #put(change: Change, write: LogWrite, unmap: boolean): Promise<void> {
+    const batch = this.#append(write);
+    if (!('bytes' in write))
+      return this.#putLater(change, batch, (from, to) => this.disk.zero(from, to - from, { unmap }));
+    const { bytes } = write;
+    let isDone: boolean;
+    try {
+      isDone = this.disk.writeNow(bytes, change.range.from);
+    } catch (error) {
+      this.#end(change);
+      return Promise.reject(error);
+    }
+    if (!isDone) return this.#putLater(change, batch, (from) => this.disk.write(bytes, from));
+    if (batch === undefined) {
+      this.#end(change);
+      return Promise.resolve();
+    }
+    batch.changes.push(change);
+    return batch.done;
+  }
+
+  async #putLater(
+    change: Change,
+    batch: Batch | undefined,
+    put: (from: number, to: number) => Promise<void>,
+  ): Promise<void> {
+    try {
+      await put(change.range.from, change.range.to);
+      await batch?.done;
+    } finally {
+      this.#end(change);
+    }
+  }
+
+  #end({ range, map, epoch }: Change): void {
+    this.#unflushed += 1;
+    map.end(epoch);
+    this.#locks.release(range);
+  }
+
+  /** Where the write is appended; undefined without a log. */
+  #append(write: LogWrite): Batch | undefined {
     if (this.#log === undefined) return undefined;
-    return new Promise((done) => {
-      this.#queue.push({ write, done });
-      if (!this.#isAppending) void this.#drain();
-    });
+    this.#batch ??= newBatch();
+    this.#batch.writes.push(write);
+    if (!this.#isAppending) void this.#drain();
+    return this.#batch;
   }
 
   async #drain(): Promise<void> {
     this.#isAppending = true;
     // What came with the same packet is appended together.
     await undefined;
-    while (this.#queue.length > 0) {
-      const batch = this.#queue.splice(0, APPEND_WRITES_MAX);
+    for (let batch = this.#batch; batch !== undefined; batch = this.#batch) {
+      this.#batch = undefined;
       try {
-        await this.#log?.append(batch.map(({ write }) => write));
+        const log = this.#log;
+        if (log?.appendNow(batch.writes) === false) await log.append(batch.writes);
         this.#options.onLogGrowth();
       } catch (cause) {
         this.#loseLog(cause);
       }
-      for (const { done } of batch) done();
+      for (const change of batch.changes) this.#end(change);
+      batch.finish();
     }
     this.#isAppending = false;
   }
@@ -306,6 +375,14 @@ export class TrackedDisk implements BlockDevice {
   #isAligned(offset: number, lengthBytes: number): boolean {
     return offset % this.minimumBlockBytes === 0 && lengthBytes % this.minimumBlockBytes === 0;
   }
+}
+
+function newBatch(): Batch {
+  let finish = (): void => {};
+  const done = new Promise<void>((resolve) => {
+    finish = resolve;
+  });
+  return { writes: [], changes: [], done, finish };
 }
 
 function isZeros({ kind }: Extent): boolean {

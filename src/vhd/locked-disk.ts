@@ -81,10 +81,10 @@ export class LockedDisk implements WritableDisk {
     const isFlat = this.#writer.isFlat === true;
     if (!isFlat && !(this.#hasChanged && this.#places.knows(offset, byteLength))) return false;
     try {
-      if (isFlat) file.writeNow(bytes, offset);
+      if (isFlat) file.writeNow([bytes], offset);
       for (let at = offset, end = offset + byteLength; at < end && !isFlat; ) {
         const next = Math.min(end, alignDown(at, PIECE_BYTES) + PIECE_BYTES);
-        file.writeNow(bytes.subarray(at - offset, next - offset), this.#places.fileOffset(at));
+        file.writeNow([bytes.subarray(at - offset, next - offset)], this.#places.fileOffset(at));
         at = next;
       }
       return true;

@@ -83,9 +83,9 @@ function portsWith(state: Faults): Ports {
         return through(file, {
           write: (bytes, position) =>
             state.logError === undefined ? file.write(bytes, position) : Promise.reject(fault(state.logError)),
-          writeNow: (bytes, position) => {
+          writeNow: (pieces, position) => {
             if (state.logError !== undefined) throw fault(state.logError);
-            file.writeNow!(bytes, position);
+            file.writeNow!(pieces, position);
           },
         });
       },

@@ -127,6 +127,10 @@ export function crashFileSystem(before: ReadonlyMap<string, Uint8Array>, options
         step();
         content.write(Buffer.from(from), position);
       },
+      writeNow(pieces, position) {
+        step();
+        content.write(Buffer.concat(pieces), position);
+      },
       async truncate(sizeBytes) {
         step();
         content.truncate(sizeBytes);
