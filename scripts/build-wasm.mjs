@@ -18,6 +18,7 @@ export const SOURCES = [
   { path: 'src/chunker/lz4', options: [...SIMD, ...SHARED] },
   { path: 'src/chunker/xxh3', options: [...SIMD, ...SHARED, '--memoryBase', '65536'] },
   { path: 'src/chunker/unlz4', options: [...SIMD, ...SHARED, '--memoryBase', '66560'] },
+  { path: 'src/hrl/sum', options: [...SIMD, '--initialMemory', '1'] },
   { path: 'src/transport/crc64', options: ['--initialMemory', '4'] },
 ];
 

@@ -14,7 +14,7 @@
  */
 import { KIB } from '../bytes.ts';
 import { CHUNK_BYTES_MAX } from '../limits.ts';
-import { newMemory, type WasmMemory } from './wasm.ts';
+import { newMemory, type WasmMemory } from '../wasm.ts';
 
 /** LZ4 compares and copies in sixteens, over what it was given. */
 const SLACK_BYTES = 64;

@@ -83,6 +83,5 @@ export {
 export { PageCipher } from './manifest-page.ts';
 export { ID_BYTES, type SealingContext } from './record.ts';
 export { type SealedSlot, SlotCipher, slotTag } from './slot.ts';
-export { instantiate, type WasmExports } from './wasm.ts';
 export { NONCE_BYTES, XaesKey } from './xaes.ts';
 export { isZero } from './zero.ts';

@@ -2,9 +2,10 @@
  * LZ4 compression in WebAssembly (lz4.as.ts): 1.7 times the native library on two cores, since nothing is allocated per
  * chunk, and a twentieth fewer bytes, from a larger table. What lies in the memory of the thread is compressed where it is.
  */
+
+import { instantiate } from '../wasm.ts';
 import type { ChunkMemory } from './chunk-memory.ts';
 import { LZ4_CODE } from './lz4-code.ts';
-import { instantiate } from './wasm.ts';
 
 const LENGTH_BYTES = 4;
 

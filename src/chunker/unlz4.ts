@@ -2,9 +2,10 @@
  * LZ4 decompression in WebAssembly (unlz4.as.ts): half again as fast as the native library, since nothing is allocated per
  * chunk. What is made lies in the memory of the thread, where it is fingerprinted, and written from.
  */
+
+import { instantiate } from '../wasm.ts';
 import type { ChunkMemory } from './chunk-memory.ts';
 import { UNLZ4_CODE } from './unlz4-code.ts';
-import { instantiate } from './wasm.ts';
 
 interface Unlz4Exports {
   /** 1 or 0. */

@@ -1,6 +1,7 @@
 /** XXH3 with 128 bits in WebAssembly (xxh3.as.ts), three times as fast as the library that knows no vectors. */
+
+import { instantiate } from '../wasm.ts';
 import { type ChunkMemory, chunkMemory } from './chunk-memory.ts';
-import { instantiate } from './wasm.ts';
 import { XXH3_CODE } from './xxh3-code.ts';
 
 const DIGEST_BYTES = 16;

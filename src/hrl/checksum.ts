@@ -5,19 +5,36 @@
  * finds single damaged bytes and torn data; it is no proof of integrity.
  */
 
-/** Below this a view of 32-bit words costs more than it saves. */
-const WORDS_FROM_BYTES = 256;
+import { KIB } from '../bytes.ts';
+import { instantiate, type WasmExports } from '../wasm.ts';
+import { SUM_CODE } from './sum-code.ts';
+
+/** Below this a call costs more than it saves. */
+const CALL_FROM_BYTES = 256;
+/** The memory of the module, which fits into a core's own cache. */
+const PIECE_BYTES: number = 64 * KIB;
 /** Two bytes of at most 255 are added to each 16-bit half per word: 128 words stay below 2^16. */
 const WORDS_PER_FOLD = 128;
 
+interface SumExports extends WasmExports {
+  sum(bytes: number): number;
+}
+
+let loaded: { readonly exports: SumExports; readonly memory: Uint8Array } | undefined;
+
 /** The sum of all bytes, modulo 2^32. */
 export function byteSum(bytes: Uint8Array): number {
-  const lengthBytes = bytes.byteLength;
-  if (lengthBytes < WORDS_FROM_BYTES) return sumOfBytes(bytes, 0, lengthBytes);
-  const head = (4 - (bytes.byteOffset & 3)) & 3;
-  const words = new Uint32Array(bytes.buffer, bytes.byteOffset + head, (lengthBytes - head) >>> 2);
-  const tail = head + words.length * 4;
-  return (sumOfBytes(bytes, 0, head) + wordSum(words, 0, words.length) + sumOfBytes(bytes, tail, lengthBytes)) >>> 0;
+  const { byteLength } = bytes;
+  if (byteLength < CALL_FROM_BYTES) return sumOfBytes(bytes, 0, byteLength);
+  loaded ??= load();
+  const { exports, memory } = loaded;
+  let sum = 0;
+  for (let at = 0; at < byteLength; at += PIECE_BYTES) {
+    const piece = byteLength <= PIECE_BYTES ? bytes : bytes.subarray(at, at + PIECE_BYTES);
+    memory.set(piece);
+    sum += exports.sum(piece.byteLength);
+  }
+  return sum >>> 0;
 }
 
 /** The sum of the bytes of words `first` … `end` - 1, modulo 2^32. */
@@ -49,4 +66,9 @@ function sumOfBytes(bytes: Uint8Array, from: number, to: number): number {
   let sum = 0;
   for (let i = from; i < to; i += 1) sum += bytes[i]!;
   return sum;
+}
+
+function load(): NonNullable<typeof loaded> {
+  const exports = instantiate<SumExports>(SUM_CODE);
+  return { exports, memory: new Uint8Array(exports.memory.buffer) };
 }

@@ -3,7 +3,7 @@
  * memories do to bytes; it is no protection from people.
  */
 import { KIB } from '../bytes.ts';
-import { instantiate, type WasmExports } from '../chunker/index.ts';
+import { instantiate, type WasmExports } from '../wasm.ts';
 import { CRC64_CODE } from './crc64-code.ts';
 
 const TABLES_BYTES: number = 32 * KIB;
