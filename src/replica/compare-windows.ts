@@ -4,7 +4,6 @@
  * Windows come in the order of the disk, several at a time are in the workers' hands. Of what the source says is zeros
  * nothing is read: whoever takes a window asks the manifest what the replica has there.
  */
-import { ENTRY_BYTES } from '../chunker/index.ts';
 import { throwIfAborted } from '../errors.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
 import { VERDICT, type WorkerPool } from '../workers/index.ts';
@@ -46,15 +45,15 @@ async function compareWindow(setup: CompareSource, window: PlanWindow): Promise<
   const { disk, chunkBytes, tree, pool, signal } = setup;
   throwIfAborted(signal);
   const { data } = window;
-  const entries = new Uint8Array(data.length * ENTRY_BYTES);
+  const chunks = Float64Array.from(data, ({ chunk }) => chunk);
+  const entries = await tree.entries(chunks);
   if (data.length === 0) return { ...window, verdicts: new Uint8Array(0), entries, readBytes: 0 };
-  for (const [i, { chunk }] of data.entries()) entries.set(await tree.entry(chunk), i * ENTRY_BYTES);
   const { verdicts, readBytes } = await pool.scan({
     kind: 'scan',
     purpose: 'compare',
     disk,
     generation: 0,
-    chunks: Float64Array.from(data, ({ chunk }) => chunk),
+    chunks,
     ...packRanges(data, chunkBytes),
     entries,
     forced: new Uint8Array(data.length),

@@ -6,7 +6,7 @@
  */
 
 import { MIB } from '../bytes.ts';
-import { ENTRY_BYTES, entryAt, isZeroEntry, slotSizeBytes } from '../chunker/index.ts';
+import { entryAt, isZeroEntry, slotSizeBytes } from '../chunker/index.ts';
 import { throwIfAborted } from '../errors.ts';
 import type { Ports } from '../ports.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
@@ -22,8 +22,10 @@ import type { ChangedChunk, RawPatches } from './raw-patches.ts';
 import type { SyncLedger } from './sync-ledger.ts';
 import { type DataChunk, type PlanWindow, planWindows } from './sync-plan.ts';
 
-/** Bytes of disk per message to a worker: large enough that messages cost nothing, small enough to spread. */
+/** Bytes of disk per message to a worker, all of which it may have to bring back: small enough to spread. */
 const BATCH_BYTES = 2 * MIB;
+/** The same while nothing changes, where nothing is brought back. If something does, and its buffer is full, the rest is another message. */
+const QUIET_BYTES = 8 * MIB;
 /** Bytes of disk per window, the grain of checkpoints and of what an interrupted run sends twice. */
 const WINDOW_BYTES = 64 * MIB;
 /**
@@ -105,6 +107,8 @@ export class DiskSync {
   readonly #reading: BusyTime;
   readonly #sending: BusyTime;
   readonly #running: Set<Promise<void>> = new Set();
+  /** The last batch that came back had nothing for the store. */
+  #quiet = false;
   #failure: unknown;
   #checkpoint: Promise<void> | undefined;
   #checkpointSentBytes = 0;
@@ -139,7 +143,8 @@ export class DiskSync {
       this.#fail(error);
     } finally {
       await plan.return(undefined);
-      await Promise.allSettled([...this.#running]);
+      // Work that fails may leave some that it had begun.
+      while (this.#running.size > 0) await Promise.allSettled([...this.#running]);
     }
     await this.#checkpoint?.catch((error) => this.#fail(error));
     if (this.#failure !== undefined) throw this.#failure;
@@ -152,12 +157,11 @@ export class DiskSync {
     const allow = (): Promise<void> => this.#allow(window.to, lookahead);
     const work: Promise<void>[] = [];
     if (window.empty.length > 0) work.push(this.#start(this.#clearWindow(window, allow)));
-    const perBatch = chunksPerBatch(chunkBytes);
-    for (let at = 0; at < window.data.length; at += perBatch) {
-      const buffer = await this.#setup.buffers.acquire();
-      if (this.#failure !== undefined) throw this.#failure;
-      throwIfAborted(this.#setup.signal);
-      work.push(this.#start(this.#batch(window.data.slice(at, at + perBatch), buffer, allow)));
+    for (let at = 0; at < window.data.length; ) {
+      const buffer = await this.#acquire(false);
+      const end = at + (this.#quiet ? Math.max(1, QUIET_BYTES / chunkBytes) : chunksPerBatch(chunkBytes));
+      work.push(this.#start(this.#batch(window.data.slice(at, end), buffer, allow)));
+      at = end;
     }
     const settled = Promise.all(work).then(() => {
       // Work that failed was caught where it was started; a window with such a hole must never count as settled.
@@ -166,6 +170,13 @@ export class DiskSync {
       this.#checkpointIfDue();
     });
     void this.#start(settled);
+  }
+
+  async #acquire(next: boolean): Promise<ArrayBuffer> {
+    const buffer = await this.#setup.buffers.acquire(next);
+    if (this.#failure !== undefined) throw this.#failure;
+    throwIfAborted(this.#setup.signal);
+    return buffer;
   }
 
   /** Keeps track of work that runs by itself; its failure ends the sync. */
@@ -217,25 +228,26 @@ export class DiskSync {
     }
   }
 
-  async #batch(chunks: readonly DataChunk[], buffer: ArrayBuffer, allow: () => Promise<void>): Promise<void> {
+  async #batch(asked: readonly DataChunk[], buffer: ArrayBuffer, allow: () => Promise<void>): Promise<void> {
     const { disk, generation, tree, ledger, pool, buffers, chunkBytes, full } = this.#setup;
-    const entries = new Uint8Array(chunks.length * ENTRY_BYTES);
-    for (const [i, { chunk }] of chunks.entries()) {
-      entries.set(await tree.entry(chunk), i * ENTRY_BYTES);
-    }
-    const forced = Uint8Array.from(chunks, ({ chunk }) => (full || ledger.isSuspect(chunk) ? 1 : 0));
+    const numbers = Float64Array.from(asked, ({ chunk }) => chunk);
+    const entries = await tree.entries(numbers);
+    const forced = Uint8Array.from(asked, ({ chunk }) => (full || ledger.isSuspect(chunk) ? 1 : 0));
     const task: ScanTask = {
       kind: 'scan',
       purpose: 'send',
       disk,
       generation,
-      chunks: Float64Array.from(chunks, ({ chunk }) => chunk),
-      ...packRanges(chunks, chunkBytes),
+      chunks: numbers,
+      ...packRanges(asked, chunkBytes),
       entries,
       forced,
       buffer,
     };
     const result = await this.#reading.during(() => pool.scan(task));
+    const chunks = asked.slice(0, result.verdicts.length);
+    this.#quiet = !result.verdicts.includes(VERDICT.changed);
+    const rest = this.#rest(asked.slice(chunks.length), allow);
     await this.#send(chunks, entries, forced, result, allow);
     buffers.release(result.buffer);
     this.counts.readBytes += result.readBytes;
@@ -247,6 +259,12 @@ export class DiskSync {
     this.counts.readMs = this.#reading.totalMs;
     this.counts.sendMs = this.#sending.totalMs;
     this.#setup.onProgress(this.counts);
+    await rest;
+  }
+
+  /** What a buffer had no room for goes on at once, before more is begun. */
+  async #rest(chunks: readonly DataChunk[], allow: () => Promise<void>): Promise<void> {
+    if (chunks.length > 0) await this.#start(this.#acquire(true).then((buffer) => this.#batch(chunks, buffer, allow)));
   }
 
   async #send(

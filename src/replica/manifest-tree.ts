@@ -13,6 +13,7 @@ import {
   chunkCount,
   type DiskGeometry,
   ENTRIES_PER_PAGE,
+  ENTRY_BYTES,
   entriesOfPage,
   entryAt,
   isZero,
@@ -82,6 +83,19 @@ export class ManifestTree {
   async entry(chunk: number): Promise<Uint8Array> {
     const { entries } = await this.#page(Math.floor(chunk / ENTRIES_PER_PAGE));
     return entryAt(entries, chunk % ENTRIES_PER_PAGE);
+  }
+
+  /** Copies of the entries of chunks, one after the other; those of a page cost one wait. */
+  async entries(chunks: Float64Array): Promise<Uint8Array> {
+    const copies = new Uint8Array(chunks.length * ENTRY_BYTES);
+    for (let i = 0; i < chunks.length; ) {
+      const number = Math.floor(chunks[i]! / ENTRIES_PER_PAGE);
+      const { entries } = await this.#page(number);
+      for (; i < chunks.length && Math.floor(chunks[i]! / ENTRIES_PER_PAGE) === number; i += 1) {
+        copies.set(entryAt(entries, chunks[i]! % ENTRIES_PER_PAGE), i * ENTRY_BYTES);
+      }
+    }
+    return copies;
   }
 
   /** Replaces the entry of a chunk (48 bytes; zeros for a chunk of zeros). */

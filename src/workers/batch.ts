@@ -50,7 +50,7 @@ export async function prepareDisks(
   });
 }
 
-/** Reads each chunk, scans it, and lines up in `task.buffer` what has to be sent. */
+/** Reads each chunk, scans it, and lines up in `task.buffer` what has to be sent; ends early where that is full. */
 export function scanBatch(task: ScanTask, { disk, kernel, scratch }: BatchDisk): ScanResult {
   const count = task.chunks.length;
   const verdicts = new Uint8Array(count);
@@ -66,7 +66,8 @@ export function scanBatch(task: ScanTask, { disk, kernel, scratch }: BatchDisk):
     const chunk = task.chunks[i]!;
     const length = chunkLengthBytes(disk, chunk);
     if (task.purpose === 'send' && used + roomBytes > output.byteLength) {
-      throw new RangeError(`a batch of ${count} chunks does not fit into ${output.byteLength} bytes`);
+      if (i === 0) throw new RangeError(`a chunk does not fit into ${output.byteLength} bytes`);
+      return { verdicts: verdicts.slice(0, i), entries, places, readBytes, buffer: task.buffer };
     }
     const plaintext = scratch.subarray(0, length);
     readBytes += gather(task, i, cursor, plaintext);

@@ -2,12 +2,16 @@
  * A bounded pool of buffers of one size. free + in use ≤ `count`: whoever wants one more waits, and that is what bounds
  * the memory of a whole sync or restore, whatever the size of the disk.
  */
+interface Waiting {
+  readonly resolve: (buffer: ArrayBuffer) => void;
+  readonly reject: (reason: unknown) => void;
+}
+
 export class BufferPool {
   readonly bufferBytes: number;
   readonly count: number;
   readonly #free: ArrayBuffer[] = [];
-  readonly #waiting: { readonly resolve: (buffer: ArrayBuffer) => void; readonly reject: (reason: unknown) => void }[] =
-    [];
+  readonly #waiting: Waiting[] = [];
   #made = 0;
   #failure: unknown;
 
@@ -21,8 +25,11 @@ export class BufferPool {
     return this.#made - this.#free.length;
   }
 
-  /** @throws the reason given to `fail`. */
-  async acquire(): Promise<ArrayBuffer> {
+  /**
+   * Waits for a buffer; `next` is served before all who wait without it: what was begun ends before more is begun.
+   * @throws the reason given to `fail`.
+   */
+  async acquire(next = false): Promise<ArrayBuffer> {
     if (this.#failure !== undefined) throw this.#failure;
     const free = this.#free.pop();
     if (free) return free;
@@ -31,7 +38,8 @@ export class BufferPool {
       return new ArrayBuffer(this.bufferBytes);
     }
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ resolve, reject });
+      if (next) this.#waiting.unshift({ resolve, reject });
+      else this.#waiting.push({ resolve, reject });
     });
   }
 

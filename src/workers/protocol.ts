@@ -50,11 +50,12 @@ export interface ScanTask {
   readonly entries: Uint8Array;
   /** 1 for a chunk that counts as changed whatever its entry says. */
   readonly forced: Uint8Array;
-  /** Room for the slots (layout raw: the bytes) of all chunks of the batch. */
+  /** Room for slots (layout raw: bytes): for one at least. */
   readonly buffer: ArrayBuffer;
 }
 
 export interface ScanResult {
+  /** Of a scan, of as many chunks, from the first on, as the buffer had room for; of the others nothing is known. */
   readonly verdicts: Uint8Array;
   /** New entry of each changed chunk, 48 bytes. */
   readonly entries: Uint8Array;

@@ -12,8 +12,11 @@ const CHUNK = 65_536;
 /** Two windows of 64 MiB. */
 const CHUNKS = 2048;
 
-/** A disk of data in memory, of which every chunk differs; writing chunk `failing` is refused, after all others. */
-function setup(failing: number | undefined, ledger: SyncLedger): DiskSyncSetup {
+/**
+ * A disk of data in memory, of which every chunk differs; writing chunk `failing` is refused, after all others. A worker has room for
+ * `atOnce` chunks.
+ */
+function setup(failing: number | undefined, ledger: SyncLedger, atOnce = Number.POSITIVE_INFINITY): DiskSyncSetup {
   const bytes = new Uint8Array(CHUNK);
   const extents = async function* (offset: number, lengthBytes: number): AsyncGenerator<Extent> {
     for (let at = offset; at < offset + lengthBytes; at += CHUNK) {
@@ -21,7 +24,7 @@ function setup(failing: number | undefined, ledger: SyncLedger): DiskSyncSetup {
     }
   };
   const scan = async ({ chunks, buffer }: ScanTask) => ({
-    verdicts: new Uint8Array(chunks.length).fill(VERDICT.changed),
+    verdicts: new Uint8Array(Math.min(atOnce, chunks.length)).fill(VERDICT.changed),
     entries: new Uint8Array(chunks.length * ENTRY_BYTES).fill(1),
     places: new Float64Array(chunks.length * 2),
     readBytes: 0,
@@ -38,7 +41,10 @@ function setup(failing: number | undefined, ledger: SyncLedger): DiskSyncSetup {
     source: { info: { virtualSizeBytes: CHUNKS * CHUNK }, extents } as never,
     chunkBytes: CHUNK,
     generation: 2,
-    tree: { entry: async () => new Uint8Array(ENTRY_BYTES), setEntry: async () => {} } as never,
+    tree: {
+      entries: async ({ length }: Float64Array) => new Uint8Array(length * ENTRY_BYTES),
+      setEntry: async () => {},
+    } as never,
     base: { write } as never,
     ledger,
     full: false,
@@ -60,6 +66,60 @@ describe('a sync of one disk', () => {
     expect(run.counts).toMatchObject({ chunksCompared: CHUNKS, chunksSent: CHUNKS, sentBytes: CHUNKS * CHUNK });
   });
 
+  it('asks for more at a time while nothing changes, and for less when something does', async () => {
+    const ledger = new SyncLedger(0, 0, []);
+    const fake = setup(undefined, ledger);
+    const asked: number[] = [];
+    const scan: (typeof fake.pool)['scan'] = async (task) => {
+      asked.push(task.chunks.length);
+      const result = await fake.pool.scan(task);
+      if (!task.chunks.includes(1600)) result.verdicts.fill(VERDICT.same);
+      return result;
+    };
+    const buffers = new BufferPool(batchBufferBytes(CHUNK), 1);
+    await new DiskSync({ ...fake, pool: { scan } as never, buffers }).run();
+    // 2 MiB, then 8 MiB to the end of a window and up to the change; behind it 2 MiB once more.
+    const [small, large] = [32, 128];
+    expect(asked).toEqual([
+      ...[small, ...Array(7).fill(large), 96],
+      ...Array(5).fill(large),
+      ...[small, large, large, 96],
+    ]);
+    expect(asked.reduce((sum, count) => sum + count, 0)).toBe(CHUNKS);
+  });
+
+  it('goes on with what a buffer had no room for, until each chunk was sent once', async () => {
+    const ledger = new SyncLedger(0, 0, []);
+    const fake = setup(undefined, ledger, 7);
+    const written: number[] = [];
+    const write = async (pieces: readonly { readonly chunk: number }[]): Promise<number> => {
+      written.push(...pieces.map(({ chunk }) => chunk));
+      return pieces.length * CHUNK;
+    };
+    const buffers = new BufferPool(batchBufferBytes(CHUNK), 3);
+    const run = new DiskSync({ ...fake, base: { write } as never, buffers });
+    await run.run();
+    expect(written.sort((a, b) => a - b)).toEqual(Array.from({ length: CHUNKS }, (_, i) => i));
+    expect(run.counts).toMatchObject({ chunksCompared: CHUNKS, chunksSent: CHUNKS, doneBytes: CHUNKS * CHUNK });
+    expect(ledger.cursor).toBe(CHUNKS);
+    expect(buffers.inUse).toBe(0);
+  });
+
+  it('never settles a window of which the rest was not acknowledged, and leaves nothing under way', async () => {
+    const ledger = new SyncLedger(0, 0, []);
+    const fake = setup(100, ledger, 7);
+    let underWay = 0;
+    const write: (typeof fake.base)['write'] = async (...of) => {
+      underWay += 1;
+      return fake.base.write(...of).finally(() => (underWay -= 1));
+    };
+    await expect(new DiskSync({ ...fake, base: { write } as never }).run()).rejects.toMatchObject({
+      message: 'planted',
+    });
+    expect(ledger.cursor).toBe(0);
+    expect(underWay).toBe(0);
+  });
+
   it('never settles a window with a chunk that was not acknowledged, nor anything behind it', async () => {
     const ledger = new SyncLedger(0, 0, []);
     await expect(new DiskSync(setup(5, ledger)).run()).rejects.toMatchObject({ message: 'planted' });
@@ -69,7 +129,6 @@ describe('a sync of one disk', () => {
 
 describe('a sync of one disk, before a root allows it', () => {
   const FEW = 8;
-  const entry = new Uint8Array(ENTRY_BYTES).fill(1);
 
   /** A disk of which chunks 0 and 1 differ, chunk 2 is zeros in its file, and the rest is in no file. */
   function small(ledger: SyncLedger): DiskSyncSetup & { readonly changes: string[] } {
@@ -89,7 +148,7 @@ describe('a sync of one disk, before a root allows it', () => {
       changes,
       source: { info: { virtualSizeBytes: FEW * CHUNK }, extents } as never,
       tree: {
-        entry: async () => entry,
+        entries: async ({ length }: Float64Array) => new Uint8Array(length * ENTRY_BYTES).fill(1),
         setEntry: async () => {},
         usedChunks: async function* (from: number, to: number): AsyncGenerator<number> {
           if (from <= 5 && to > 5) yield 5;

@@ -11,18 +11,19 @@ import { type BatchDisk, openBatch, prepareDisks, scanBatch } from '../../src/wo
 import { foldBatch } from '../../src/workers/fold.ts';
 import { type FrameBench, openFrame, prepareFrames, sealFrame } from '../../src/workers/frames.ts';
 import type { WorkerPoolOptions } from '../../src/workers/pool.ts';
-import type {
-  FoldTask,
-  OpenFrameResult,
-  OpenFrameTask,
-  OpenResult,
-  OpenTask,
-  ScanResult,
-  ScanTask,
-  SealFrameResult,
-  SealFrameTask,
-  Task,
-  WorkerSetup,
+import {
+  type FoldTask,
+  type OpenFrameResult,
+  type OpenFrameTask,
+  type OpenResult,
+  type OpenTask,
+  RANGE_FIELDS,
+  type ScanResult,
+  type ScanTask,
+  type SealFrameResult,
+  type SealFrameTask,
+  type Task,
+  type WorkerSetup,
 } from '../../src/workers/protocol.ts';
 
 /** What was asked of the pools since `forget`. */
@@ -32,6 +33,12 @@ export const poolLog: { readonly scans: ScanTask[]; forget(): void } = {
     this.scans.length = 0;
   },
 };
+
+/** What a scan has done of its task: it may end early. */
+function done(task: ScanTask, count: number): ScanTask {
+  const ranges = task.ranges.filter((_, i) => task.ranges[i - (i % RANGE_FIELDS)]! < count);
+  return { ...task, chunks: task.chunks.subarray(0, count), ranges };
+}
 
 export class InProcessPool {
   readonly threads: number;
@@ -47,8 +54,10 @@ export class InProcessPool {
   }
 
   async scan(task: ScanTask): Promise<ScanResult> {
-    poolLog.scans.push(task);
-    return this.#run(task, (moved, disks) => scanBatch(moved, disks[moved.disk]!));
+    const at = poolLog.scans.push(task) - 1;
+    const result = await this.#run(task, (moved, disks) => scanBatch(moved, disks[moved.disk]!));
+    poolLog.scans[at] = done(task, result.verdicts.length);
+    return result;
   }
 
   async open(task: OpenTask): Promise<OpenResult> {

@@ -27,6 +27,17 @@ describe('a buffer pool', () => {
     expect(pool.inUse).toBe(2);
   });
 
+  it('serves who has to end something before all who begin', async () => {
+    const pool = new BufferPool(64, 1);
+    const buffer = await pool.acquire();
+    const [begins, ends] = [pool.acquire(), pool.acquire(true)];
+    pool.release(buffer);
+    expect(await ends).toBe(buffer);
+    expect(await settled(begins)).toBe(false);
+    pool.release(buffer);
+    expect(await begins).toBe(buffer);
+  });
+
   it('takes another buffer of the same size in the place of one that moved, and no other size', async () => {
     const pool = new BufferPool(64, 1);
     await pool.acquire();

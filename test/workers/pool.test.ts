@@ -199,6 +199,26 @@ describe('a scan in a worker', () => {
     expect(result.buffer.byteLength).toBe(16);
   });
 
+  it.each([
+    ['sealed', 0, SLOT],
+    ['raw', 1, CHUNK],
+  ])('ends where the buffer might be too small for the next chunk, layout %s', async (layout, disk, roomBytes) => {
+    const result = await pool.scan(scan(disk, { buffer: new ArrayBuffer(2 * roomBytes) }));
+    expect([...result.verdicts]).toEqual([VERDICT.changed, VERDICT.changed]);
+    expect(result.readBytes).toBe(2 * CHUNK);
+    const [at, lengthBytes] = result.places.subarray(2) as unknown as [number, number];
+    if (layout === 'raw') {
+      expect(Buffer.from(result.buffer, at, lengthBytes).equals(content.subarray(CHUNK, 2 * CHUNK))).toBe(true);
+    } else {
+      const slot = new Uint8Array(result.buffer, at, lengthBytes);
+      const entry = result.entries.subarray(ENTRY_BYTES, 2 * ENTRY_BYTES);
+      const { buffer } = Uint8Array.from(slot);
+      const task = { kind: 'open', disk, chunks: Float64Array.of(1), entries: Uint8Array.from(entry) } as const;
+      const places = Float64Array.of(0, lengthBytes);
+      expect((await pool.open({ ...task, places, buffer, targets: new Float64Array(0) })).damage).toEqual([]);
+    }
+  });
+
   it('puts a chunk together from files, bytes in memory and gaps of zeros', async () => {
     const middle = noise(4096, 20);
     const task = scan(1, {
@@ -426,7 +446,7 @@ describe('an error in a worker', () => {
 
   it('that nobody planned is WORKER_FAILED with its words', async () => {
     await expect(pool.scan(scan(7))).rejects.toMatchObject({ code: 'WORKER_FAILED', message: /there is no disk 7/ });
-    const small = scan(0, { buffer: new ArrayBuffer(SLOT) });
+    const small = scan(0, { buffer: new ArrayBuffer(SLOT - 1) });
     await expect(pool.scan(small)).rejects.toMatchObject({ code: 'WORKER_FAILED', message: /does not fit/ });
   });
 
