@@ -24,7 +24,8 @@ import {
   restoreDisk,
 } from '../../replica/index.ts';
 import { createDisk, type DiskFormat, type DiskWriter } from '../../vhd/index.ts';
-import { latestPoint, readAccess, withPinned, withWorkers } from '../open-item.ts';
+import type { WorkerPool } from '../../workers/index.ts';
+import { KeptWorkers, latestPoint, readAccess, withPinned } from '../open-item.ts';
 import type { FailoverReport, Session } from '../types.ts';
 
 export interface BringBackRequest {
@@ -33,13 +34,22 @@ export interface BringBackRequest {
 }
 
 /** Writes the disks of a point, which is pinned while it is read, into a directory. */
-export function bringBack(
+export async function bringBack(
   session: Session,
   replica: Replica,
   point: RecoveryPoint,
   request: BringBackRequest,
 ): Promise<FailoverReport> {
-  return withPinned(session, replica, point, (pinned, at) => writeDisks(session, pinned, at, request));
+  const workers = new KeptWorkers(session);
+  try {
+    // The first of them loads while the point is pinned and the place is looked at.
+    await workers.of(replica);
+    return await withPinned(session, replica, point, async (pinned, at) =>
+      writeDisks(session, pinned, at, request, await workers.of(pinned)),
+    );
+  } finally {
+    await workers.close();
+  }
 }
 
 async function writeDisks(
@@ -47,6 +57,7 @@ async function writeDisks(
   replica: Replica,
   point: RecoveryPoint,
   request: BringBackRequest,
+  pool: WorkerPool,
 ): Promise<FailoverReport> {
   const { clock, files } = session.ports;
   const startedMs = clock.monotonicMs();
@@ -56,7 +67,7 @@ async function writeDisks(
   await checkSpace(session, replica, point, request.outDirectory);
   const format = request.format ?? 'vhdx';
   const paths = outputPaths(replica.description.disks, request.outDirectory, format);
-  const { counts, played } = await restoreAll(session, replica, point, paths, format);
+  const { counts, played } = await restoreAll(session, replica, point, paths, format, pool);
   const { root } = replica.record;
   return {
     item: replica.description.item,
@@ -136,43 +147,42 @@ async function restoreAll(
   point: RecoveryPoint,
   paths: readonly string[],
   format: DiskFormat,
+  pool: WorkerPool,
 ): Promise<{ readonly counts: readonly RestoreCounts[]; readonly played: PlayCounts }> {
   const { ports } = session;
   const writers: DiskWriter[] = [];
   const counts: RestoreCounts[] = [];
   let finished = 0;
   try {
-    const played = await withWorkers(session, replica, async (pool) => {
-      for (const [disk, description] of replica.description.disks.entries()) {
-        const writer = await openOutput(session, paths[disk]!, description, format);
-        writers.push(writer);
-        const onProgress = (done: RestoreCounts): void => {
-          const { doneBytes, totalBytes, fetchedBytes } = done;
-          const event = {
-            phase: 'restore',
-            disk: description.id,
-            doneBytes,
-            totalBytes,
-            transferredBytes: fetchedBytes,
-          } as const;
-          session.onEvent?.({ type: 'progress', ...event });
-        };
-        counts.push(
-          await restoreDisk({ replica, point, disk, writer, pool, access: readAccess(session), ports, onProgress }),
-        );
-      }
-      return playLogs({
-        replica,
-        point,
-        writers,
-        access: { ...readAccess(session), pool },
-        ports,
-        onProgress: ({ fetchedBytes, totalBytes }) =>
-          session.onEvent?.({
-            ...{ type: 'progress', phase: 'restore', disk: 'logs', doneBytes: fetchedBytes, totalBytes },
-            transferredBytes: fetchedBytes,
-          }),
-      });
+    for (const [disk, description] of replica.description.disks.entries()) {
+      const writer = await openOutput(session, paths[disk]!, description, format);
+      writers.push(writer);
+      const onProgress = (done: RestoreCounts): void => {
+        const { doneBytes, totalBytes, fetchedBytes } = done;
+        const event = {
+          phase: 'restore',
+          disk: description.id,
+          doneBytes,
+          totalBytes,
+          transferredBytes: fetchedBytes,
+        } as const;
+        session.onEvent?.({ type: 'progress', ...event });
+      };
+      counts.push(
+        await restoreDisk({ replica, point, disk, writer, pool, access: readAccess(session), ports, onProgress }),
+      );
+    }
+    const played = await playLogs({
+      replica,
+      point,
+      writers,
+      access: { ...readAccess(session), pool },
+      ports,
+      onProgress: ({ fetchedBytes, totalBytes }) =>
+        session.onEvent?.({
+          ...{ type: 'progress', phase: 'restore', disk: 'logs', doneBytes: fetchedBytes, totalBytes },
+          transferredBytes: fetchedBytes,
+        }),
     });
     for (const writer of writers) {
       await writer.finish();
