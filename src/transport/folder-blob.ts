@@ -30,7 +30,7 @@ import {
 import type { FolderLock, HeldLock } from './folder-lock.ts';
 import { newMapHeader, readMap } from './folder-map.ts';
 import { mergeInto } from './folder-merge.ts';
-import { changeState, newStateFile, type StateChange } from './folder-state.ts';
+import { newStateFile, type StateChange } from './folder-state.ts';
 import { newUndoHeader } from './folder-undo.ts';
 import { FolderWriter } from './folder-writer.ts';
 import { Gate } from './gate.ts';
@@ -385,7 +385,7 @@ export class FolderPageBlob implements PageBlob {
 
   async #change(held: HeldLock, { stateFile, state }: Look, change: StateChange): Promise<void> {
     await held.verify();
-    await changeState(stateFile, state, change);
+    await stateFile.change(state, change);
   }
 
   async #sync(live: RandomAccessFile): Promise<void> {

@@ -4,11 +4,11 @@ import type { FileSystem, RandomAccessFile } from '../ports.ts';
 import { isErrno } from './folder-errors.ts';
 import type { BlobPaths } from './folder-layout.ts';
 import { SnapshotReader } from './folder-snapshots.ts';
-import { type BlobState, readState } from './folder-state.ts';
+import { type BlobState, StateFile } from './folder-state.ts';
 
 export interface Handles {
   readonly live: RandomAccessFile;
-  readonly stateFile: RandomAccessFile;
+  readonly stateFile: StateFile;
   readonly reader: SnapshotReader;
   /** Of the blob: never changes. */
   readonly sizeBytes: number;
@@ -34,15 +34,15 @@ async function openEither(files: FileSystem, path: string): Promise<RandomAccess
 /** @throws ENOENT as the operating system's error; STORE_REFUSED if it is no page blob, or its file was cut. */
 async function openHandles(files: FileSystem, paths: BlobPaths, key: string): Promise<Handles> {
   const live = await openEither(files, paths.live);
-  let stateFile: RandomAccessFile | undefined;
+  let stateFile: StateFile | undefined;
   try {
     if (!(await files.exists(paths.state))) {
       throw new BlockferryError('STORE_REFUSED', `${key} is a plain file, not a page blob: ${paths.state} is missing`, {
         facts: { source: paths.live, rule: 'a page blob has its state beside it' },
       });
     }
-    stateFile = await openEither(files, paths.state);
-    const [state, sizeBytes] = [await readState(stateFile), await live.sizeBytes()];
+    stateFile = new StateFile(await openEither(files, paths.state));
+    const [state, sizeBytes] = [await stateFile.read(), await live.sizeBytes()];
     if (sizeBytes !== state.sizeBytes) {
       throw new BlockferryError('STORE_REFUSED', `${paths.live} has ${sizeBytes} bytes instead of ${state.sizeBytes}`, {
         facts: { source: paths.live, sizeBytes, rule: `the file keeps its ${state.sizeBytes} bytes` },
@@ -86,7 +86,7 @@ export class BlobFiles {
     for (;;) {
       const handles = await this.#openIfThere();
       if (handles === undefined) return undefined;
-      const state = await readState(handles.stateFile);
+      const state = await handles.stateFile.read();
       if (!state.removed) return { ...handles, state };
       await this.forget(handles);
     }

@@ -10,7 +10,7 @@ import { BlockferryError } from '../errors.ts';
 import type { FileSystem, RandomAccessFile } from '../ports.ts';
 import { isErrno } from './folder-errors.ts';
 import { type BlobPaths, snapshotName, snapshotNumbers, undoPath } from './folder-layout.ts';
-import { readState } from './folder-state.ts';
+import type { StateFile } from './folder-state.ts';
 import { UNDO_GRANULE_BYTES, UndoFile } from './folder-undo.ts';
 import { GroupCommit } from './gate.ts';
 
@@ -18,14 +18,14 @@ import { GroupCommit } from './gate.ts';
 class Chain {
   readonly undos: readonly UndoFile[];
   readonly #version: number;
-  readonly #state: RandomAccessFile;
+  readonly #state: StateFile;
   readonly #looks: GroupCommit<undefined> = new GroupCommit(() => this.#look());
   #isCurrent = true;
   #users = 0;
   #retired = false;
   #closed = false;
 
-  constructor(version: number, undos: readonly UndoFile[], state: RandomAccessFile) {
+  constructor(version: number, undos: readonly UndoFile[], state: StateFile) {
     this.#version = version;
     this.undos = undos;
     this.#state = state;
@@ -59,7 +59,7 @@ class Chain {
   }
 
   async #look(): Promise<void> {
-    const { snapshotsVersion, removed } = await readState(this.#state);
+    const { snapshotsVersion, removed } = await this.#state.read();
     this.#isCurrent = snapshotsVersion === this.#version && !removed;
     if (this.#isCurrent) await this.undos.at(-1)?.refresh();
   }
@@ -94,10 +94,10 @@ export class SnapshotReader {
   readonly #files: FileSystem;
   readonly #paths: BlobPaths;
   readonly #live: RandomAccessFile;
-  readonly #state: RandomAccessFile;
+  readonly #state: StateFile;
   #chain: Promise<Chain | undefined> | undefined;
 
-  constructor(files: FileSystem, paths: BlobPaths, live: RandomAccessFile, state: RandomAccessFile) {
+  constructor(files: FileSystem, paths: BlobPaths, live: RandomAccessFile, state: StateFile) {
     this.#files = files;
     this.#paths = paths;
     this.#live = live;
@@ -151,7 +151,7 @@ export class SnapshotReader {
   /** undefined if the blob was removed. */
   async #open(): Promise<Chain | undefined> {
     for (;;) {
-      const { snapshotsVersion: version, sizeBytes, removed } = await readState(this.#state);
+      const { snapshotsVersion: version, sizeBytes, removed } = await this.#state.read();
       if (removed) return undefined;
       const undos: UndoFile[] = [];
       try {

@@ -83,26 +83,45 @@ export function newStateFile(sizeBytes: number, fence: number): Buffer {
   return Buffer.concat([encodeSlot(state), Buffer.alloc(SLOT_BYTES, ' ')]);
 }
 
-/** @throws STORE_REFUSED if neither slot is whole. */
-export async function readState(file: RandomAccessFile): Promise<BlobState> {
-  const bytes = Buffer.allocUnsafe(STATE_BYTES);
-  const got = await file.read(bytes, 0);
-  const slots = [0, 1].map((i) =>
-    decodeSlot(bytes.subarray(Math.min(got, i * SLOT_BYTES), Math.min(got, (i + 1) * SLOT_BYTES))),
-  );
-  const [a, b] = slots;
-  const newest = a && b ? (a.sequence > b.sequence ? a : b) : (a ?? b);
-  if (newest) return newest;
-  throw new BlockferryError('STORE_REFUSED', `${file.path}: neither copy of the blob's state is whole`, {
-    facts: { source: file.path, offset: 0, rule: 'one of two slots has its checksum' },
-    hint: 'restore this file from a backup of the folder, or protect the item anew',
-  });
+/** The state of a blob, in its open file. What has not changed since the last look is not decoded again. */
+export class StateFile {
+  readonly #file: RandomAccessFile;
+  #bytes: Buffer = Buffer.alloc(0);
+  #state: BlobState | undefined;
+
+  constructor(file: RandomAccessFile) {
+    this.#file = file;
+  }
+
+  /** As it is now. @throws STORE_REFUSED if neither slot is whole. */
+  async read(): Promise<BlobState> {
+    const whole = Buffer.allocUnsafe(STATE_BYTES);
+    const bytes = whole.subarray(0, await this.#file.read(whole, 0));
+    if (this.#state && bytes.equals(this.#bytes)) return this.#state;
+    const state = decodeState(bytes, this.#file.path);
+    this.#bytes = bytes;
+    this.#state = state;
+    return state;
+  }
+
+  /** Makes `change` of the present state durable. Only under the store's lock. */
+  async change(before: BlobState, change: StateChange): Promise<void> {
+    const after = { ...before, ...change, sequence: before.sequence + 1 };
+    await this.#file.write(encodeSlot(after), (after.sequence % 2) * SLOT_BYTES);
+    await this.#file.sync();
+  }
+
+  close(): Promise<void> {
+    return this.#file.close();
+  }
 }
 
-/** Makes `change` of the present state durable and returns what it became. Only under the store's lock. */
-export async function changeState(file: RandomAccessFile, before: BlobState, change: StateChange): Promise<BlobState> {
-  const after = { ...before, ...change, sequence: before.sequence + 1 };
-  await file.write(encodeSlot(after), (after.sequence % 2) * SLOT_BYTES);
-  await file.sync();
-  return after;
+function decodeState(bytes: Buffer, path: string): BlobState {
+  const [a, b] = [decodeSlot(bytes.subarray(0, SLOT_BYTES)), decodeSlot(bytes.subarray(SLOT_BYTES))];
+  const newest = a && b ? (a.sequence > b.sequence ? a : b) : (a ?? b);
+  if (newest) return newest;
+  throw new BlockferryError('STORE_REFUSED', `${path}: neither copy of the blob's state is whole`, {
+    facts: { source: path, offset: 0, rule: 'one of two slots has its checksum' },
+    hint: 'restore this file from a backup of the folder, or protect the item anew',
+  });
 }
