@@ -92,6 +92,11 @@ export class FrozenDisk {
     return this.tree.usedChunks(0, chunkCount(this.description));
   }
 
+  /** How many those are. */
+  countUsed(): Promise<number> {
+    return this.tree.countUsed(0, chunkCount(this.description));
+  }
+
   /**
    * Fetches the chunks of `numbers` (ascending, not zeros) into buffers of the pool, in batches. A buffer is acquired
    * before its batch is asked for, so that is what bounds the memory; batches may resolve in any order. (They come

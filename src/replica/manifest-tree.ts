@@ -113,19 +113,39 @@ export class ManifestTree {
 
   /** Chunks of [from, to) with an entry that is not zeros, ascending. Pages that do not exist cost nothing. */
   async *usedChunks(from: number, to: number): AsyncGenerator<number> {
+    for await (const { chunk, entries, first, last } of this.#existing(from, to)) {
+      for (let i = first; i < last; i += 1) if (!isZeroEntry(entryAt(entries, i))) yield chunk + i;
+    }
+  }
+
+  /** How many those are. */
+  async countUsed(from: number, to: number): Promise<number> {
+    let count = 0;
+    for await (const { entries, first, last } of this.#existing(from, to)) {
+      for (let i = first; i < last; i += 1) if (!isZeroEntry(entryAt(entries, i))) count += 1;
+    }
+    return count;
+  }
+
+  /** Entries of existing pages, of which those from `first` to before `last` are of [from, to); the entry 0 is that of `chunk`. */
+  async *#existing(
+    from: number,
+    to: number,
+  ): AsyncGenerator<{
+    readonly chunk: number;
+    readonly entries: Uint8Array;
+    readonly first: number;
+    readonly last: number;
+  }> {
     const end = Math.min(to, this.#chunks);
-    for (let chunk = from; chunk < end; ) {
-      const page = Math.floor(chunk / ENTRIES_PER_PAGE);
-      const existing = await this.#nextExistingPage(page);
-      if (existing > page) {
-        chunk = existing * ENTRIES_PER_PAGE;
-        continue;
-      }
+    for (let at = from; at < end; ) {
+      const page = await this.#nextExistingPage(Math.floor(at / ENTRIES_PER_PAGE));
+      const chunk = page * ENTRIES_PER_PAGE;
+      if (chunk >= end) return;
       const { entries } = await this.#page(page);
-      const first = page * ENTRIES_PER_PAGE;
-      const last = Math.min(end - first, entriesOfPage(page, this.#chunks));
-      for (let i = chunk - first; i < last; i += 1) if (!isZeroEntry(entryAt(entries, i))) yield first + i;
-      chunk = first + ENTRIES_PER_PAGE;
+      const last = Math.min(end - chunk, entriesOfPage(page, this.#chunks));
+      yield { chunk, entries, first: Math.max(0, at - chunk), last };
+      at = chunk + ENTRIES_PER_PAGE;
     }
   }
 

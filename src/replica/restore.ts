@@ -54,8 +54,7 @@ async function copyChunks(setup: RestoreSetup): Promise<RestoreCounts> {
   const { disks } = baselineOf(replica.record.root, point);
   const frozen = new FrozenDisk(replica, disk, disks[disk]!, access);
   const { chunkBytes } = frozen.description;
-  let totalBytes = 0;
-  if (setup.onProgress) for await (const _ of frozen.usedChunks()) totalBytes += chunkBytes;
+  const totalBytes = setup.onProgress ? (await frozen.countUsed()) * chunkBytes : 0;
   const bufferBytes = Math.max(BATCH_BYTES, slotSizeBytes(chunkBytes));
   const buffers = new BufferPool(bufferBytes, pool.threads * 2 + BATCHES_AHEAD);
   const counts = { doneBytes: 0, totalBytes, fetchedBytes: 0, writtenBytes: 0 };

@@ -62,6 +62,13 @@ async function expectContent(blob: Blob, tables: readonly TableReference[], mode
   const used: number[] = [];
   for await (const chunk of fresh.usedChunks(0, chunkCount(GEOMETRY))) used.push(chunk);
   expect(used).toEqual([...model.keys()].filter((chunk) => model.get(chunk) !== 0).sort((a, b) => a - b));
+  for (const [from, to] of [
+    [0, chunkCount(GEOMETRY)],
+    [used[1] ?? 0, used.at(-1) ?? 0],
+    [7, 7],
+  ] as const) {
+    expect(await fresh.countUsed(from, to)).toBe(used.filter((chunk) => chunk >= from && chunk < to).length);
+  }
   for (const [chunk, value] of model) {
     expect(Buffer.from(await fresh.entry(chunk)).readUInt32LE(0), `chunk ${chunk}`).toBe(value);
   }

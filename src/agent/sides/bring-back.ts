@@ -6,7 +6,6 @@
  */
 import { extname, join } from 'node:path';
 import { formatSize } from '../../bytes.ts';
-import { chunkCount } from '../../chunker/index.ts';
 import { BlockferryError } from '../../errors.ts';
 import {
   baselineOf,
@@ -128,9 +127,7 @@ async function checkSpace(session: Session, replica: Replica, point: RecoveryPoi
   let neededBytes = logsOf(replica.record.root, point).reduce((sum, { dataBytes }) => sum + dataBytes, 0);
   for (const [i, disk] of replica.description.disks.entries()) {
     const frozen = new FrozenDisk(replica, i, disks[i]!, access);
-    let chunks = 0;
-    for await (const _ of frozen.tree.usedChunks(0, chunkCount(disk))) chunks += 1;
-    neededBytes += chunks * disk.chunkBytes;
+    neededBytes += (await frozen.countUsed()) * disk.chunkBytes;
   }
   const freeBytes = await session.ports.files.freeBytes(directory);
   if (freeBytes >= neededBytes) return;

@@ -7,7 +7,6 @@
  * this again ends with the new ones, whenever it is killed.
  */
 import { dirname, join, resolve } from 'node:path';
-import { chunkCount } from '../../chunker/index.ts';
 import { BlockferryError, isBlockferryError } from '../../errors.ts';
 import {
   baselineOf,
@@ -221,11 +220,11 @@ async function stageBytes(
 ): Promise<number> {
   const { disk } = work;
   const state = baselineOf(replica.record.root, point).disks[disk]!;
-  const { tree, description } = new FrozenDisk(replica, disk, state, readAccess(session));
-  const { chunkBytes } = description;
-  let chunks = 0;
-  for await (const _ of tree.usedChunks(0, chunkCount(description))) chunks += 1;
-  if (chunks * chunkBytes <= freeBytes) return chunks * chunkBytes;
+  const frozen = new FrozenDisk(replica, disk, state, readAccess(session));
+  const { tree } = frozen;
+  const { chunkBytes } = frozen.description;
+  const usedBytes = (await frozen.countUsed()) * chunkBytes;
+  if (usedBytes <= freeBytes) return usedBytes;
   const signal = sessionSignal(session);
   const pool = await work.workers.of(replica);
   return withTarget(session, work, async (source) => {
