@@ -12,7 +12,7 @@
 import { createHash } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { crc64 } from '../src/transport/crc64.ts';
+import { crc64 } from '../src/chunker/crc64.ts';
 import { SparseBytes } from './sparse-bytes.ts';
 
 /** What was asked, by the name of the operation, and how many bytes came with it. */

@@ -19,7 +19,7 @@ export const SOURCES = [
   { path: 'src/chunker/xxh3', options: [...SIMD, ...SHARED, '--memoryBase', '65536'] },
   { path: 'src/chunker/unlz4', options: [...SIMD, ...SHARED, '--memoryBase', '66560'] },
   { path: 'src/hrl/sum', options: [...SIMD, '--initialMemory', '1'] },
-  { path: 'src/transport/crc64', options: ['--initialMemory', '4'] },
+  { path: 'src/chunker/crc64', options: ['--initialMemory', '4'] },
 ];
 
 /** The TypeScript that holds the module made of a source. */

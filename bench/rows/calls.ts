@@ -22,6 +22,7 @@ function setup(): WorkerSetup {
     compression: 'lz4',
     epochs: [deriveEpochKeys(randomBytes(32), 1)],
     currentEpoch: 1,
+    checksums: false,
   };
 }
 

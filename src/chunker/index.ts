@@ -10,6 +10,7 @@ export {
   createCodec,
   decompress,
 } from './codec.ts';
+export { CRC64_BYTES, crc64, joinCrc64 } from './crc64.ts';
 export {
   createFingerprinter,
   FINGERPRINT_ALGORITHMS,

@@ -10,6 +10,7 @@ import type {
   RangesOptions,
   ReadOptions,
   WriteGuard,
+  WriteOptions,
 } from '../transport/index.ts';
 import type { MakeLanes } from './uploader.ts';
 
@@ -35,7 +36,7 @@ export class PassedBlob implements PageBlob {
     return this.#blob.state(options);
   }
 
-  async write(bytes: Uint8Array, offset: number, guard: WriteGuard, options?: CallOptions): Promise<void> {
+  async write(bytes: Uint8Array, offset: number, guard: WriteGuard, options?: WriteOptions): Promise<void> {
     await this.#barrier();
     await this.#lanes().run(bytes.byteLength, () => this.#blob.write(bytes, offset, guard, options), options);
   }

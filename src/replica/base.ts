@@ -9,6 +9,7 @@
 import { alignUp, MIB, SECTOR_BYTES } from '../bytes.ts';
 import {
   type DiskGeometry,
+  joinCrc64,
   segmentCount,
   segmentSizeBytes,
   slotPlace,
@@ -32,6 +33,8 @@ export interface BasePiece {
   /** Where in the buffer they are. */
   readonly offset: number;
   readonly lengthBytes: number;
+  /** Their CRC-64, where somebody has made it. */
+  readonly crc64?: Uint8Array | undefined;
 }
 
 /** Pieces that lie side by side, in the base and in a buffer. */
@@ -39,6 +42,7 @@ export interface BaseRun {
   readonly segment: number;
   readonly offset: number;
   readonly bytes: Uint8Array;
+  readonly crc64: Uint8Array | undefined;
 }
 
 /** Where things stand in the base of one disk. Pure arithmetic. */
@@ -83,8 +87,8 @@ export class BaseLayout {
 
   /** Joins what lies side by side, in the base and in `buffer`, into runs of at most one Put Page. */
   runs(pieces: readonly BasePiece[], buffer: ArrayBuffer): readonly BaseRun[] {
-    const runs: (BasePlace & { start: number; lengthBytes: number })[] = [];
-    for (const { chunk, chunkOffset = 0, offset, lengthBytes } of pieces) {
+    const runs: (BasePlace & { start: number; lengthBytes: number; crc64: Uint8Array | undefined })[] = [];
+    for (const { chunk, chunkOffset = 0, offset, lengthBytes, crc64 } of pieces) {
       const chunkPlace = this.place(chunk);
       const place = { segment: chunkPlace.segment, offset: chunkPlace.offset + chunkOffset };
       const last = runs.at(-1);
@@ -94,15 +98,18 @@ export class BaseLayout {
         last.offset + last.lengthBytes === place.offset &&
         last.start + last.lengthBytes === offset &&
         last.lengthBytes + lengthBytes <= PAGE_WRITE_BYTES_MAX;
-      if (joins) last.lengthBytes += lengthBytes;
-      else runs.push({ ...place, start: offset, lengthBytes });
+      if (joins) {
+        last.lengthBytes += lengthBytes;
+        last.crc64 = last.crc64 && crc64 && joinCrc64(last.crc64, crc64, lengthBytes);
+      } else runs.push({ ...place, start: offset, lengthBytes, crc64 });
     }
-    return runs.flatMap(({ segment, offset, start, lengthBytes }) => {
+    return runs.flatMap(({ segment, offset, start, lengthBytes, crc64 }) => {
       // A slot of a 4 MiB chunk is a little longer than one Put Page.
       const parts: BaseRun[] = [];
       for (let at = 0; at < lengthBytes; at += PAGE_WRITE_BYTES_MAX) {
         const length = Math.min(PAGE_WRITE_BYTES_MAX, lengthBytes - at);
-        parts.push({ segment, offset: offset + at, bytes: new Uint8Array(buffer, start + at, length) });
+        const bytes = new Uint8Array(buffer, start + at, length);
+        parts.push({ segment, offset: offset + at, bytes, crc64: length === lengthBytes ? crc64 : undefined });
       }
       return parts;
     });

@@ -6,7 +6,7 @@
  */
 
 import { MIB } from '../bytes.ts';
-import { entryAt, isZeroEntry, slotSizeBytes } from '../chunker/index.ts';
+import { CRC64_BYTES, entryAt, isZeroEntry, slotSizeBytes } from '../chunker/index.ts';
 import { throwIfAborted } from '../errors.ts';
 import type { Ports } from '../ports.ts';
 import type { VirtualDisk } from '../vhd/index.ts';
@@ -271,7 +271,7 @@ export class DiskSync {
     chunks: readonly DataChunk[],
     oldEntries: Uint8Array,
     forced: Uint8Array,
-    { verdicts, entries, places, buffer }: ScanResult,
+    { verdicts, entries, places, checksums, buffer }: ScanResult,
     allow: () => Promise<void>,
   ): Promise<void> {
     const { base, tree } = this.#setup;
@@ -280,7 +280,8 @@ export class DiskSync {
     for (const [i, { chunk }] of chunks.entries()) {
       if (verdicts[i] === VERDICT.changed) {
         const place = { offset: places[i * 2]!, lengthBytes: places[i * 2 + 1]! };
-        changed.push({ chunk, ...place, oldEntry: entryAt(oldEntries, i), isForced: forced[i] === 1 });
+        const crc64 = checksums.length > 0 ? checksums.subarray(i * CRC64_BYTES, (i + 1) * CRC64_BYTES) : undefined;
+        changed.push({ chunk, ...place, crc64, oldEntry: entryAt(oldEntries, i), isForced: forced[i] === 1 });
       } else if (verdicts[i] === VERDICT.zero) zero.push(chunk);
     }
     if (changed.length === 0 && zero.length === 0) return;

@@ -30,9 +30,9 @@ export class LiveBase {
   /** Writes pieces of `buffer` where their chunks belong; returns the bytes sent. */
   async write(pieces: readonly BasePiece[], buffer: ArrayBuffer): Promise<number> {
     this.#changed ||= pieces.length > 0;
-    const sent = this.#layout.runs(pieces, buffer).map(async ({ segment, offset, bytes }) => {
+    const sent = this.#layout.runs(pieces, buffer).map(async ({ segment, offset, bytes, crc64 }) => {
       const blob = await this.#segment(segment, true);
-      await blob!.write(bytes, offset, this.#options());
+      await blob!.write(bytes, offset, { ...this.#options(), crc64 });
       return bytes.byteLength;
     });
     return (await Promise.all(sent)).reduce((sum, n) => sum + n, 0);

@@ -86,11 +86,9 @@ async function fetchChunks(changes: readonly ChangedChunk[], base: LiveBase): Pr
   return fetched;
 }
 
-/** The blocks of a chunk for which `differs` holds, neighbours as one. */
-function patchesOf(
-  { chunk, offset, lengthBytes }: BasePiece,
-  differs: (from: number, to: number) => boolean,
-): readonly BasePiece[] {
+/** The blocks of a chunk for which `differs` holds, neighbours as one; the chunk itself if these are all. */
+function patchesOf(whole: BasePiece, differs: (from: number, to: number) => boolean): readonly BasePiece[] {
+  const { chunk, offset, lengthBytes } = whole;
   const patches: { chunk: number; chunkOffset: number; offset: number; lengthBytes: number }[] = [];
   for (let from = 0; from < lengthBytes; from += PATCH_BYTES) {
     const to = Math.min(from + PATCH_BYTES, lengthBytes);
@@ -99,5 +97,5 @@ function patchesOf(
     if (last && last.chunkOffset + last.lengthBytes === from) last.lengthBytes += to - from;
     else patches.push({ chunk, chunkOffset: from, offset: offset + from, lengthBytes: to - from });
   }
-  return patches;
+  return patches[0]?.lengthBytes === lengthBytes ? [whole] : patches;
 }

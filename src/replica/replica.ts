@@ -114,6 +114,7 @@ export function workerSetup(replica: Replica): WorkerSetup {
     compression: description.compression,
     epochs: [...keyring.epochs.values()],
     currentEpoch: keyring.currentEpoch,
+    checksums: replica.store.sendsCrc64 === true,
   };
 }
 

@@ -24,6 +24,7 @@ import type {
   RangesOptions,
   ReadOptions,
   WriteGuard,
+  WriteOptions,
 } from './store.ts';
 import { checksumHeaders } from './transport-checksum.ts';
 
@@ -80,7 +81,7 @@ export class AzurePageBlob implements PageBlob {
     return found && { sizeBytes: found.sizeBytes, fence: found.fence };
   }
 
-  async write(bytes: Uint8Array, offset: number, guard: WriteGuard, options?: CallOptions): Promise<void> {
+  async write(bytes: Uint8Array, offset: number, guard: WriteGuard, options?: WriteOptions): Promise<void> {
     checkWrite(this.key, offset, bytes.byteLength, await this.#size(options));
     const body = asBuffer(bytes);
     const { wire, transportChecksum } = this.#settings;
@@ -89,7 +90,7 @@ export class AzurePageBlob implements PageBlob {
       'x-ms-range': `bytes=${offset}-${offset + body.byteLength - 1}`,
       'x-ms-if-sequence-number-eq': String(guard.fence),
       ...(guard.leaseId === undefined ? {} : { 'x-ms-lease-id': guard.leaseId }),
-      ...checksumHeaders(transportChecksum, body),
+      ...checksumHeaders(transportChecksum, body, options?.crc64),
     };
     this.#pagesTarget ??= targetOf(this.#client.url, { comp: 'page' });
     const request = { target: this.#pagesTarget, headers };

@@ -32,6 +32,7 @@ export class AzureStore implements Store {
   readonly url: string;
   readonly #container: ContainerClient;
   readonly #prefix: string;
+  readonly sendsCrc64: boolean;
   readonly #settings: AzureSettings;
   readonly #random: Random;
 
@@ -40,6 +41,7 @@ export class AzureStore implements Store {
     this.#container = container;
     this.#prefix = prefix === '' ? '' : `${prefix}/`;
     this.#settings = settings;
+    this.sendsCrc64 = settings.transportChecksum === 'crc64';
     this.#random = random;
   }
 

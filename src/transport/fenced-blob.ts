@@ -27,6 +27,7 @@ import type {
   RangesOptions,
   ReadOptions,
   WriteGuard,
+  WriteOptions,
 } from './store.ts';
 
 export interface FencedBlobOptions {
@@ -76,7 +77,7 @@ export class FencedBlob {
   }
 
   /** 512 … 4 MiB bytes on 512. They must not change before the promise settles. */
-  write(bytes: Uint8Array, offset: number, options?: CallOptions): Promise<void> {
+  write(bytes: Uint8Array, offset: number, options?: WriteOptions): Promise<void> {
     const call = (guard: WriteGuard): Promise<void> => this.#blob.write(bytes, offset, guard, options);
     return this.#send(`write at ${offset}`, bytes.byteLength, call, options);
   }

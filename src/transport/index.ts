@@ -43,4 +43,5 @@ export type {
   Store,
   StoredObject,
   WriteGuard,
+  WriteOptions,
 } from './store.ts';

@@ -16,6 +16,7 @@ import type {
   RangesOptions,
   ReadOptions,
   WriteGuard,
+  WriteOptions,
 } from './store.ts';
 
 export class RetryingBlob implements PageBlob {
@@ -48,7 +49,7 @@ export class RetryingBlob implements PageBlob {
     return this.#again('state', options, () => this.#blob.state(options));
   }
 
-  write(bytes: Uint8Array, offset: number, guard: WriteGuard, options?: CallOptions): Promise<void> {
+  write(bytes: Uint8Array, offset: number, guard: WriteGuard, options?: WriteOptions): Promise<void> {
     return this.#blob.write(bytes, offset, guard, options);
   }
 

@@ -32,6 +32,10 @@ export class RetryingStore implements Store {
     return this.#store.url;
   }
 
+  get sendsCrc64(): boolean {
+    return this.#store.sendsCrc64 === true;
+  }
+
   prepare(options?: CallOptions): Promise<void> {
     return this.#retry.run('prepare', () => this.#store.prepare(options), options?.signal);
   }

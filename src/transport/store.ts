@@ -17,6 +17,11 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
 }
 
+export interface WriteOptions extends CallOptions {
+  /** CRC-64/NVME of the bytes, from whoever made them; a store that sends one makes it otherwise. */
+  readonly crc64?: Uint8Array | undefined;
+}
+
 /** Reads of the live blob, or of a snapshot. */
 export interface ReadOptions extends CallOptions {
   readonly snapshot?: string;
@@ -79,7 +84,7 @@ export interface PageBlob {
   /** undefined if it does not exist. */
   state(options?: CallOptions): Promise<PageBlobState | undefined>;
   /** Puts 1 … 4 MiB, both ends on 512, inside the blob, with a transport checksum. @throws RangeError otherwise. */
-  write(bytes: Uint8Array, offset: number, guard: WriteGuard, options?: CallOptions): Promise<void>;
+  write(bytes: Uint8Array, offset: number, guard: WriteGuard, options?: WriteOptions): Promise<void>;
   /** Makes [offset, offset + lengthBytes) zeros and frees it; any length, both ends on 512, inside the blob. */
   clear(offset: number, lengthBytes: number, guard: WriteGuard, options?: CallOptions): Promise<void>;
   /** Bytes of the live blob, or of a snapshot. @throws RangeError outside the blob. */
@@ -135,6 +140,8 @@ export interface StagedObject {
 export interface Store {
   /** For people: without secrets. */
   readonly url: string;
+  /** Whether page writes carry a CRC-64: whoever makes bytes in another thread does well to make that there too. */
+  readonly sendsCrc64?: boolean;
   /** Creates the container or folder if it is missing. */
   prepare(options?: CallOptions): Promise<void>;
   /** A whole small object; undefined if there is none. @throws STORE_REFUSED if it is longer than `maxBytes`. */

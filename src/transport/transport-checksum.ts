@@ -9,16 +9,21 @@
  * | `none` | | TLS alone |
  */
 import { createHash } from 'node:crypto';
-import { crc64 } from './crc64.ts';
+import { asBuffer } from '../bytes.ts';
+import { crc64 } from '../chunker/index.ts';
 
 export type TransportChecksum = 'crc64' | 'md5' | 'none';
 
-/** The header in which a write says what its body is. */
-export function checksumHeaders(kind: TransportChecksum, body: Uint8Array): Readonly<Record<string, string>> {
+/** The header in which a write says what its body is. `known`: its CRC-64, where somebody has it. */
+export function checksumHeaders(
+  kind: TransportChecksum,
+  body: Uint8Array,
+  known?: Uint8Array,
+): Readonly<Record<string, string>> {
   if (kind === 'none') return {};
   return kind === 'md5'
     ? { 'content-md5': md5(body).toString('base64') }
-    : { 'x-ms-content-crc64': crc64(body).toString('base64') };
+    : { 'x-ms-content-crc64': asBuffer(known ?? crc64(body)).toString('base64') };
 }
 
 /** The header in which a range read asks for one. */

@@ -4,8 +4,10 @@
  */
 import {
   ChunkKernel,
+  CRC64_BYTES,
   chunkLengthBytes,
   chunkMemory,
+  crc64,
   createCodec,
   createFingerprinter,
   ENTRY_BYTES,
@@ -30,6 +32,8 @@ import {
 export interface BatchDisk {
   readonly disk: WorkerDisk;
   readonly kernel: ChunkKernel;
+  /** Whether what is prepared gets a checksum for its way. */
+  readonly checksums: boolean;
   /** Room for one chunk, where the kernel works on it without a copy; all disks of a thread have the same. */
   readonly scratch: Buffer;
 }
@@ -46,16 +50,17 @@ export async function prepareDisks(
   return setup.disks.map((disk) => {
     const cipher = new SlotCipher({ replicaId, diskId: disk.guid, epochs, currentEpoch, randomBytes });
     const kernel = new ChunkKernel({ fingerprinter, ...(disk.layout === 'raw' ? {} : { sealing: { cipher, codec } }) });
-    return { disk, kernel, scratch: chunkMemory().input(disk.chunkBytes) };
+    return { disk, kernel, checksums: setup.checksums, scratch: chunkMemory().input(disk.chunkBytes) };
   });
 }
 
 /** Reads each chunk, scans it, and lines up in `task.buffer` what has to be sent; ends early where that is full. */
-export function scanBatch(task: ScanTask, { disk, kernel, scratch }: BatchDisk): ScanResult {
+export function scanBatch(task: ScanTask, { disk, kernel, checksums: wanted, scratch }: BatchDisk): ScanResult {
   const count = task.chunks.length;
   const verdicts = new Uint8Array(count);
   const entries = new Uint8Array(count * ENTRY_BYTES);
   const places = new Float64Array(count * 2);
+  const checksums = new Uint8Array(wanted ? count * CRC64_BYTES : 0);
   const output = Buffer.from(task.buffer);
   const cursor = new RangeCursor(task.ranges);
   const raw = disk.layout === 'raw';
@@ -67,7 +72,7 @@ export function scanBatch(task: ScanTask, { disk, kernel, scratch }: BatchDisk):
     const length = chunkLengthBytes(disk, chunk);
     if (task.purpose === 'send' && used + roomBytes > output.byteLength) {
       if (i === 0) throw new RangeError(`a chunk does not fit into ${output.byteLength} bytes`);
-      return { verdicts: verdicts.slice(0, i), entries, places, readBytes, buffer: task.buffer };
+      return { verdicts: verdicts.slice(0, i), entries, places, checksums, readBytes, buffer: task.buffer };
     }
     const plaintext = scratch.subarray(0, length);
     readBytes += gather(task, i, cursor, plaintext);
@@ -86,9 +91,11 @@ export function scanBatch(task: ScanTask, { disk, kernel, scratch }: BatchDisk):
     const lengthBytes = raw ? length : scanned.slotBytes;
     places[i * 2] = used;
     places[i * 2 + 1] = lengthBytes;
+    // While the bytes are in the cache of this core.
+    if (wanted) checksums.set(crc64(output.subarray(used, used + lengthBytes)), i * CRC64_BYTES);
     used += lengthBytes;
   }
-  return { verdicts, entries, places, readBytes, buffer: task.buffer };
+  return { verdicts, entries, places, checksums, readBytes, buffer: task.buffer };
 }
 
 /** Fills `into` with the chunk's ranges, and with zeros where there is none. Returns the bytes read from files. */

@@ -7,6 +7,8 @@ import { chunkLengthBytes, ENTRY_BYTES, entryAt, isZeroEntry, slotSizeBytes } fr
 import type { BatchDisk } from './batch.ts';
 import { COVER_FIELDS, type FoldTask, type ScanResult, VERDICT } from './protocol.ts';
 
+const NO_CHECKSUMS: Uint8Array = new Uint8Array();
+
 /** Folds each chunk; what has to be stored stands where its new bytes were. */
 export function foldBatch(task: FoldTask, { disk, kernel, scratch }: BatchDisk): ScanResult {
   const count = task.chunks.length;
@@ -46,5 +48,5 @@ export function foldBatch(task: FoldTask, { disk, kernel, scratch }: BatchDisk):
     places[i * 2] = freshOffset;
     places[i * 2 + 1] = raw ? plaintext.byteLength : scanned.slotBytes;
   }
-  return { verdicts, entries, places, readBytes: 0, buffer: task.buffer };
+  return { verdicts, entries, places, checksums: NO_CHECKSUMS, readBytes: 0, buffer: task.buffer };
 }

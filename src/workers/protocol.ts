@@ -17,6 +17,8 @@ export interface WorkerSetup {
   readonly compression: Compression;
   readonly epochs: readonly EpochKeys[];
   readonly currentEpoch: number;
+  /** Whether what a scan prepares gets a checksum for its way to the store. */
+  readonly checksums: boolean;
 }
 
 export interface WorkerDisk extends DiskGeometry {
@@ -61,6 +63,8 @@ export interface ScanResult {
   readonly entries: Uint8Array;
   /** Per chunk offset and length in `buffer`; only of changed ones. */
   readonly places: Float64Array;
+  /** Per chunk the CRC-64 of what stands in its place, only of changed ones; empty if the setup wants none, and of a fold. */
+  readonly checksums: Uint8Array;
   readonly readBytes: number;
   readonly buffer: ArrayBuffer;
 }

@@ -14,6 +14,7 @@ import pLimit from 'p-limit';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type DiscardingServer, startDiscardingServer } from '../../bench/discarding-server.ts';
 import { protect, resync } from '../../src/agent/index.ts';
+import { crc64 } from '../../src/chunker/crc64.ts';
 import {
   ChunkKernel,
   chunkMemory,
@@ -23,7 +24,6 @@ import {
   isZero,
   type Verdict,
 } from '../../src/chunker/index.ts';
-import { crc64 } from '../../src/transport/crc64.ts';
 import type { PageBlob, Store } from '../../src/transport/store.ts';
 import { type BatchDisk, scanBatch } from '../../src/workers/batch.ts';
 import type { ScanTask } from '../../src/workers/index.ts';
@@ -32,6 +32,8 @@ import { poolLog } from '../support/in-process-pool.ts';
 import { Lab } from '../support/replica-lab.ts';
 
 const planted = vi.hoisted(() => ({ oneRequestAtATime: false }));
+/** Page writes that came with a checksum of whoever made the bytes, and whether it is theirs. */
+const checksums = vi.hoisted(() => ({ right: 0, wrong: 0 }));
 
 vi.mock('../../src/workers/pool.ts', async () => ({
   WorkerPool: (await import('../support/in-process-pool.ts')).InProcessPool,
@@ -40,14 +42,25 @@ vi.mock('../../src/transport/open-store.ts', async (original) => {
   const real = await original<typeof import('../../src/transport/open-store.ts')>();
   return {
     ...real,
-    openStore: async (...of: Parameters<typeof real.openStore>) =>
-      planted.oneRequestAtATime ? serial(await real.openStore(...of)) : real.openStore(...of),
+    openStore: async (url: string, options: Parameters<typeof real.openStore>[1]) => {
+      const limit = pLimit(planted.oneRequestAtATime ? 1 : Number.POSITIVE_INFINITY);
+      // As Azure has it: the server stands under the account of the emulators, who get an MD5.
+      return writing(
+        await real.openStore(url, { ...options, transportChecksum: 'crc64' }),
+        ([bytes, , , options], write) => {
+          const known = options?.crc64;
+          if (known) checksums[crc64(bytes).equals(known) ? 'right' : 'wrong'] += 1;
+          return limit(write);
+        },
+      );
+    },
   };
 });
 
-/** A store whose page writes wait for each other. */
-function serial(store: Store): Store {
-  const limit = pLimit(1);
+type Write = Parameters<PageBlob['write']>;
+
+/** A store whose page writes go through `around`. */
+function writing(store: Store, around: (of: Write, write: () => Promise<void>) => Promise<void>): Store {
   const pages = (key: string): PageBlob => {
     const blob = store.pages(key);
     return new Proxy(blob, {
@@ -55,7 +68,7 @@ function serial(store: Store): Store {
         const value = Reflect.get(target, name, target) as unknown;
         if (typeof value !== 'function') return value;
         if (name !== 'write') return value.bind(target) as unknown;
-        return (...of: Parameters<PageBlob['write']>) => limit(() => target.write(...of));
+        return (...of: Write) => around(of, () => target.write(...of));
       },
     });
   };
@@ -88,6 +101,7 @@ describe('a sync, counted', () => {
 
   beforeEach(async () => {
     planted.oneRequestAtATime = false;
+    Object.assign(checksums, { right: 0, wrong: 0 });
     lab = new Lab();
     // The lanes are seen to fill whatever this machine is busy with: no write is answered before the next ones have come.
     server = await startDiscardingServer({ writes: LANES, waitMs: 250 });
@@ -138,6 +152,8 @@ describe('a sync, counted', () => {
     expect(writes).toBe(CHUNKS / 2 + PAGES);
     expect(atOnce).toBe(LANES);
     expect(bodyBytes).toBeLessThan(0.6 * disk.byteLength);
+    // Made where the bytes were: the thread that sends them makes none.
+    expect(checksums).toEqual({ right: CHUNKS / 2, wrong: 0 });
   });
 
   it('of layout raw costs a write for each run of data in a batch', { retry: 1 }, async () => {
@@ -146,6 +162,7 @@ describe('a sync, counted', () => {
     // Two runs of 768 KiB in each batch of 2 MiB, and the footer.
     expect(writes).toBe((2 * disk.byteLength) / BATCH_BYTES + 1 + PAGES);
     expect(atOnce).toBe(LANES);
+    expect(checksums).toEqual({ right: (2 * disk.byteLength) / BATCH_BYTES, wrong: 0 });
   });
 
   it('that finds nothing changed costs as many messages, and sends not one page', async () => {
@@ -197,6 +214,7 @@ describe('the compare pass of a worker', () => {
     const disk: BatchDisk = {
       disk: { ...geometry, guid: noise(16, 2), layout: 'raw' },
       kernel,
+      checksums: false,
       scratch: chunkMemory().input(CHUNK_BYTES),
     };
     const entries = Buffer.alloc(BATCH_CHUNKS * ENTRY_BYTES);

@@ -27,6 +27,7 @@ function setup(failing: number | undefined, ledger: SyncLedger, atOnce = Number.
     verdicts: new Uint8Array(Math.min(atOnce, chunks.length)).fill(VERDICT.changed),
     entries: new Uint8Array(chunks.length * ENTRY_BYTES).fill(1),
     places: new Float64Array(chunks.length * 2),
+    checksums: new Uint8Array(),
     readBytes: 0,
     buffer,
   });

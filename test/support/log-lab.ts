@@ -70,6 +70,7 @@ export class LogLab {
       compression: options.compression ?? 'lz4',
       epochs: [deriveEpochKeys(noise(32, 9), 1)],
       currentEpoch: 1,
+      checksums: false,
     };
     this.pool = new InProcessPool(setup, { threads: options.threads ?? 2 }) as unknown as WorkerPool;
     this.lanes = new Lanes({ clock: real.clock, limit: 8 });

@@ -44,6 +44,7 @@ const pool = new WorkerPool(
     compression: 'lz4',
     epochs: [deriveEpochKeys(randomBytes(32), 1)],
     currentEpoch: 1,
+    checksums: false,
   },
   { threads: 2 },
 );

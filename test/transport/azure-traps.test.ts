@@ -5,9 +5,9 @@
 import { createHash } from 'node:crypto';
 import { inspect } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { crc64 } from '../../src/chunker/crc64.ts';
 import { type BlockferryError, type ErrorCode, toWire } from '../../src/errors.ts';
 import { nodePorts } from '../../src/host/index.ts';
-import { crc64 } from '../../src/transport/crc64.ts';
 import { mayStillApply, openStore, type PageBlob, type Store } from '../../src/transport/index.ts';
 import { freePort } from '../support/azurite.ts';
 import { type Answer, type ScriptedServer, serviceError, startScriptedServer } from '../support/scripted-server.ts';
@@ -264,6 +264,16 @@ describe('what is sent', () => {
     expect(await failure(blob.snapshot(GUARD))).toMatchObject({ code: 'STORE_CONDITION', retryable: true });
     server.script.push(PROPERTIES);
     expect(await failure(blob.snapshot({ fence: 2 }))).toMatchObject({ code: 'REPLICA_FENCED' });
+  });
+
+  it('a page write has the checksum that its caller made, else one that is made here', async () => {
+    await known();
+    const [bytes, theirs] = [filled(512, 1), filled(8, 2)];
+    await blob.write(bytes, 0, GUARD, { crc64: theirs });
+    await blob.write(bytes, 0, GUARD);
+    const sent = server.requests.map(({ headers }) => headers['x-ms-content-crc64']);
+    expect(sent).toEqual([Buffer.from(theirs).toString('base64'), checksum(bytes)]);
+    expect(store.sendsCrc64).toBe(true);
   });
 
   it('a part is one request with its checksum, the commit one with all ids in order', async () => {

@@ -9,6 +9,8 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
+  CRC64_BYTES,
+  crc64,
   deriveEpochKeys,
   ENTRY_BYTES,
   isZeroEntry,
@@ -45,6 +47,7 @@ const setup: WorkerSetup = {
   compression: 'lz4',
   epochs: [deriveEpochKeys(noise(32, 9), 1)],
   currentEpoch: 1,
+  checksums: true,
 };
 
 async function startPool(signal?: AbortSignal): Promise<WorkerPool> {
@@ -188,6 +191,16 @@ describe('a scan in a worker', () => {
     expect(isZeroEntry(forced.entries.subarray(2 * ENTRY_BYTES, 3 * ENTRY_BYTES))).toBe(true);
     const doubt = await pool.scan(scan(disk, { entries: result.entries, forced: new Uint8Array(CHUNKS).fill(1) }));
     expect([...doubt.verdicts]).toEqual([changed, changed, zero, changed, changed]);
+  });
+
+  it.each([0, 1])('has a checksum of what stands in the place of each changed chunk, on disk %i', async (disk) => {
+    const { verdicts, places, checksums, buffer } = await pool.scan(scan(disk));
+    const made = [...verdicts.keys()].filter((i) => verdicts[i] === VERDICT.changed);
+    expect(made).toHaveLength(4);
+    for (const i of made) {
+      const bytes = new Uint8Array(buffer, places[i * 2], places[i * 2 + 1]);
+      expect(Buffer.from(checksums.subarray(i * CRC64_BYTES, (i + 1) * CRC64_BYTES))).toEqual(crc64(bytes));
+    }
   });
 
   it('only compares where that is all that is asked, and then needs no room', async () => {

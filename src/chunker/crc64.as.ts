@@ -47,6 +47,30 @@ export function update(input: usize, bytes: usize): void {
   remainder = value;
 }
 
+/**
+ * Puts the checksum of two runs of bytes, one behind the other, in the place of that of the first: the second is `bytes` long. What
+ * follows multiplies the remainder of what is before by x to the eighth for each byte.
+ */
+export function join(first: usize, second: usize, bytes: usize): void {
+  let power: u64 = 1 << 55;
+  let value = load<u64>(first);
+  for (let left = bytes; left > 0; left >>= 1) {
+    if (left & 1) value = product(value, power);
+    power = product(power, power);
+  }
+  store<u64>(first, value ^ load<u64>(second));
+}
+
+/** Of two polynomials, modulo the polynomial; the highest bit is that of x to the zeroth. */
+function product(a: u64, b: u64): u64 {
+  let sum: u64 = 0;
+  for (let rest = a; rest !== 0; rest <<= 1) {
+    if (rest >> 63) sum ^= b;
+    b = b & 1 ? (b >> 1) ^ POLYNOMIAL : b >> 1;
+  }
+  return sum;
+}
+
 /** Writes the checksum, little-endian. */
 export function end(output: usize): void {
   store<u64>(output, ~remainder);

@@ -1,6 +1,6 @@
 /** The checksum against its published check value and against the definition, bit by bit. */
 import { describe, expect, it } from 'vitest';
-import { crc64 } from '../../src/transport/crc64.ts';
+import { crc64, joinCrc64 } from '../../src/chunker/crc64.ts';
 
 /** CRC-64/NVME as its definition says it. */
 function slowly(bytes: Uint8Array): Buffer {
@@ -37,6 +37,24 @@ describe('crc64', () => {
       expect(crc64(bytes.subarray(3, 3 + length)).equals(slowly(bytes.subarray(3, 3 + length))), `${length}`).toBe(
         true,
       );
+    }
+  });
+
+  it('of two runs of bytes is made of theirs', () => {
+    const bytes = varied(300_000);
+    for (const [first, second] of [
+      [0, 0],
+      [0, 9],
+      [9, 0],
+      [1, 1],
+      [512, 512],
+      [262_144, 7],
+      [3, 262_144],
+      [131_072, 131_072],
+    ] as const) {
+      const whole = bytes.subarray(0, first + second);
+      const joined = joinCrc64(crc64(whole.subarray(0, first)), crc64(whole.subarray(first)), second);
+      expect(joined.equals(crc64(whole)), `${first} and ${second} bytes`).toBe(true);
     }
   });
 });
