@@ -109,7 +109,8 @@ export class FrozenDisk {
     let wanted: Wanted[] = [];
     let bytes = 0;
     for await (const chunk of numbers) {
-      const next = await this.#locate(chunk);
+      const entry = this.tree.entryAtHand(chunk) ?? (await this.tree.entry(chunk));
+      const next = this.#locate(chunk, entry);
       const gap = gapBetween(wanted.at(-1), next);
       const moreBytes = next.lengthBytes + (gap <= this.#gapBytes ? gap : 0);
       if (bytes + moreBytes <= buffers.bufferBytes) {
@@ -126,11 +127,13 @@ export class FrozenDisk {
 
   /** Fetches these chunks (ascending, not zeros) to the head of a buffer, of which `roomBytes` may be used. */
   async fetch(chunks: readonly number[], buffer: ArrayBuffer, roomBytes: number): Promise<FetchedBatch> {
-    return this.#fetchBatch(await Promise.all(chunks.map((chunk) => this.#locate(chunk))), buffer, roomBytes);
+    const wanted = chunks.map(async (chunk) => this.#locate(chunk, await this.tree.entry(chunk)));
+    return this.#fetchBatch(await Promise.all(wanted), buffer, roomBytes);
   }
 
-  async #locate(chunk: number): Promise<Wanted> {
-    const entry = Uint8Array.from(await this.tree.entry(chunk));
+  #locate(chunk: number, entryView: Uint8Array): Wanted {
+    // A copy: the page may be dropped at the next wait.
+    const entry = entryView.slice();
     const { clen } = readEntry(entry)!;
     const { chunkBytes, layout } = this.description;
     if (clen < 1 || clen > chunkBytes) throw damagedEntry(chunk, clen, chunkBytes);

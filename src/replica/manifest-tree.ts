@@ -98,6 +98,12 @@ export class ManifestTree {
     return copies;
   }
 
+  /** The same where its page is at hand. */
+  entryAtHand(chunk: number): Uint8Array | undefined {
+    const page = this.#pages.get(Math.floor(chunk / ENTRIES_PER_PAGE));
+    return page && entryAt(page.entries, chunk % ENTRIES_PER_PAGE);
+  }
+
   /** Replaces the entry of a chunk (48 bytes; zeros for a chunk of zeros). */
   async setEntry(chunk: number, entry: Uint8Array): Promise<void> {
     const number = Math.floor(chunk / ENTRIES_PER_PAGE);

@@ -52,16 +52,20 @@ export function readUpTo(descriptor: number, into: Uint8Array, fileOffset: numbe
   return done;
 }
 
-/** Writes all of `from` but long runs of zeros; returns the bytes written. */
+/** Writes all of `from` but long runs of zeros, in one call what lies between two of them; returns the bytes written. */
 export function writeRange(descriptor: number, from: Uint8Array, fileOffset: number): number {
-  let written = 0;
+  const writeData = (start: number, end: number): number => {
+    if (start < end) writeAll(descriptor, from.subarray(start, end), fileOffset + start);
+    return end - start;
+  };
+  let [written, start] = [0, 0];
   for (let at = 0; at < from.byteLength; at += ZERO_RUN_BYTES) {
-    const part = from.subarray(at, at + ZERO_RUN_BYTES);
-    if (isZero(part)) continue;
-    writeAll(descriptor, part, fileOffset + at);
-    written += part.byteLength;
+    const end = Math.min(from.byteLength, at + ZERO_RUN_BYTES);
+    if (!isZero(from.subarray(at, end))) continue;
+    written += writeData(start, at);
+    start = end;
   }
-  return written;
+  return written + writeData(start, from.byteLength);
 }
 
 function writeAll(descriptor: number, from: Uint8Array, fileOffset: number): void {
