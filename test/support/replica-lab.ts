@@ -174,7 +174,8 @@ export async function* readReplicaChunks(
     for (const [i, chunk] of chunks.entries()) {
       const stored = new Uint8Array(buffer, places[i * 2]!, places[i * 2 + 1]!);
       const bytes = kernel.open(stored, chunk, entryAt(entries, i), chunkLengthBytes(geometry, chunk));
-      yield { chunk, bytes };
+      // What is opened is good until something else is, and others open too before this is taken.
+      yield { chunk, bytes: Uint8Array.from(bytes) };
     }
     buffers.release(buffer);
   }
