@@ -2,6 +2,8 @@
  * What a worker does with a batch: read and scan, or open and write. Synchronous from end to end; the thread entry only
  * carries messages. Memory: that of the thread for chunks, and the buffer that came with the task.
  */
+
+import { MIB } from '../bytes.ts';
 import {
   ChunkKernel,
   CRC64_BYTES,
@@ -17,7 +19,8 @@ import {
   slotSizeBytes,
 } from '../chunker/index.ts';
 import { isBlockferryError, toWire } from '../errors.ts';
-import { RangeCursor, readRange, writeRange } from './file-ranges.ts';
+import { ChunkReader } from './chunk-reader.ts';
+import { RangeCursor, writeRange } from './file-ranges.ts';
 import {
   type OpenResult,
   type OpenTask,
@@ -28,13 +31,16 @@ import {
   type WorkerSetup,
 } from './protocol.ts';
 
+/** Read at a time, where chunks follow one another in their file. */
+const READ_BYTES: number = 1 * MIB;
+
 /** A disk as a worker holds it. */
 export interface BatchDisk {
   readonly disk: WorkerDisk;
   readonly kernel: ChunkKernel;
   /** Whether what is prepared gets a checksum for its way. */
   readonly checksums: boolean;
-  /** Room for one chunk, where the kernel works on it without a copy; all disks of a thread have the same. */
+  /** Room for a chunk at least, where the kernel works on it without a copy; all disks of a thread have the same. */
   readonly scratch: Buffer;
 }
 
@@ -50,7 +56,8 @@ export async function prepareDisks(
   return setup.disks.map((disk) => {
     const cipher = new SlotCipher({ replicaId, diskId: disk.guid, epochs, currentEpoch, randomBytes });
     const kernel = new ChunkKernel({ fingerprinter, ...(disk.layout === 'raw' ? {} : { sealing: { cipher, codec } }) });
-    return { disk, kernel, checksums: setup.checksums, scratch: chunkMemory().input(disk.chunkBytes) };
+    const scratch = chunkMemory().input(Math.max(disk.chunkBytes, READ_BYTES));
+    return { disk, kernel, checksums: setup.checksums, scratch };
   });
 }
 
@@ -62,20 +69,19 @@ export function scanBatch(task: ScanTask, { disk, kernel, checksums: wanted, scr
   const places = new Float64Array(count * 2);
   const checksums = new Uint8Array(wanted ? count * CRC64_BYTES : 0);
   const output = Buffer.from(task.buffer);
-  const cursor = new RangeCursor(task.ranges);
+  const reader = new ChunkReader(task, disk.chunkBytes, scratch);
   const raw = disk.layout === 'raw';
   const roomBytes = raw ? disk.chunkBytes : slotSizeBytes(disk.chunkBytes);
   let used = 0;
-  let readBytes = 0;
   for (let i = 0; i < count; i += 1) {
     const chunk = task.chunks[i]!;
     const length = chunkLengthBytes(disk, chunk);
     if (task.purpose === 'send' && used + roomBytes > output.byteLength) {
       if (i === 0) throw new RangeError(`a chunk does not fit into ${output.byteLength} bytes`);
+      const { readBytes } = reader;
       return { verdicts: verdicts.slice(0, i), entries, places, checksums, readBytes, buffer: task.buffer };
     }
-    const plaintext = scratch.subarray(0, length);
-    readBytes += gather(task, i, cursor, plaintext);
+    const plaintext = reader.read(i, length);
     const entry = entryAt(task.entries, i);
     if (task.purpose === 'compare') {
       verdicts[i] = VERDICT[kernel.compare(plaintext, entry)];
@@ -95,25 +101,7 @@ export function scanBatch(task: ScanTask, { disk, kernel, checksums: wanted, scr
     if (wanted) checksums.set(crc64(output.subarray(used, used + lengthBytes)), i * CRC64_BYTES);
     used += lengthBytes;
   }
-  return { verdicts, entries, places, checksums, readBytes, buffer: task.buffer };
-}
-
-/** Fills `into` with the chunk's ranges, and with zeros where there is none. Returns the bytes read from files. */
-function gather(task: ScanTask, index: number, cursor: RangeCursor, into: Buffer): number {
-  let filled = 0;
-  let readBytes = 0;
-  cursor.visit(index, (offset, descriptor, fileOffset, lengthBytes) => {
-    if (offset > filled) into.fill(0, filled, offset);
-    const part = into.subarray(offset, offset + lengthBytes);
-    if (descriptor < 0) part.set(task.inline[-1 - descriptor]!);
-    else {
-      readRange(descriptor, part, fileOffset);
-      readBytes += lengthBytes;
-    }
-    filled = offset + lengthBytes;
-  });
-  if (filled < into.byteLength) into.fill(0, filled);
-  return readBytes;
+  return { verdicts, entries, places, checksums, readBytes: reader.readBytes, buffer: task.buffer };
 }
 
 /** Opens each chunk and writes it to its targets, if there are any. Damage is reported, not thrown. */

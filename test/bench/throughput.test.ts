@@ -215,7 +215,7 @@ describe('the compare pass of a worker', () => {
       disk: { ...geometry, guid: noise(16, 2), layout: 'raw' },
       kernel,
       checksums: false,
-      scratch: chunkMemory().input(CHUNK_BYTES),
+      scratch: chunkMemory().input(MIB),
     };
     const entries = Buffer.alloc(BATCH_CHUNKS * ENTRY_BYTES);
     const [none, nowhere] = [Buffer.alloc(ENTRY_BYTES), Buffer.alloc(0)];
