@@ -8,7 +8,7 @@ import { chunkCount, ENTRY_BYTES, PAGE_BYTES, paddedSlotBytes, readEntry } from 
 import { BlockferryError, isBlockferryError } from '../errors.ts';
 import { PAGE_WRITE_BYTES_MAX } from '../limits.ts';
 import type { Ports } from '../ports.ts';
-import type { Lanes, ReadOptions } from '../transport/index.ts';
+import type { Lanes, PageBlob, ReadOptions } from '../transport/index.ts';
 import type { BufferPool } from '../workers/index.ts';
 import { BaseLayout } from './base.ts';
 import type { DiskDescription } from './description.ts';
@@ -70,6 +70,7 @@ export class FrozenDisk {
   readonly #lanes: Lanes;
   readonly #signal: AbortSignal;
   readonly #gapBytes: number;
+  readonly #segments: Map<number, PageBlob> = new Map();
 
   constructor(replica: Replica, disk: number, state: DiskState, access: ReadAccess) {
     this.description = replica.description.disks[disk]!;
@@ -168,8 +169,16 @@ export class FrozenDisk {
     if (bytes !== into) into.set(bytes);
   }
 
-  async #read({ segment, offset, lengthBytes, wanted }: Fetch, into: Uint8Array): Promise<Uint8Array> {
+  #base(segment: number): PageBlob {
+    const known = this.#segments.get(segment);
+    if (known) return known;
     const blob = this.#replica.store.pages(baseKey(this.description.id, segment));
+    this.#segments.set(segment, blob);
+    return blob;
+  }
+
+  async #read({ segment, offset, lengthBytes, wanted }: Fetch, into: Uint8Array): Promise<Uint8Array> {
+    const blob = this.#base(segment);
     const signal = this.#signal;
     const read = (options: ReadOptions): Promise<Uint8Array> =>
       committed(blob.key, 'REPLICA_SLOT', () =>

@@ -174,18 +174,17 @@ export class SnapshotReader {
   }
 }
 
-/** Joins what lies side by side, in the blob and in memory. */
+/** Joins what lies side by side, in the blob and so in memory. */
 function runsOf(pieces: readonly Piece[]): readonly Piece[] {
   const runs: Piece[] = [];
-  let end = Number.NaN;
-  for (const { granule, from, into } of pieces) {
-    const last = runs.at(-1);
-    const { byteOffset, byteLength } = into;
-    if (last && granule === end) {
-      const lengthBytes = byteOffset + byteLength - last.into.byteOffset;
-      runs[runs.length - 1] = { ...last, into: Buffer.from(into.buffer, last.into.byteOffset, lengthBytes) };
-    } else runs.push({ granule, from, into });
-    end = granule + 1;
+  for (let first = 0; first < pieces.length; ) {
+    let last = first;
+    while (pieces[last + 1]?.granule === pieces[last]!.granule + 1) last += 1;
+    const { granule, from, into } = pieces[first]!;
+    const end = pieces[last]!.into;
+    const lengthBytes = end.byteOffset + end.byteLength - into.byteOffset;
+    runs.push({ granule, from, into: Buffer.from(into.buffer, into.byteOffset, lengthBytes) });
+    first = last + 1;
   }
   return runs;
 }
