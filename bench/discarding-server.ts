@@ -159,7 +159,8 @@ class Blobs {
     const from = `${container}/${query.get('prefix') ?? ''}`;
     const withSnapshots = (query.get('include') ?? '').includes('snapshots');
     const names = [...this.#blobs.keys()].filter((name) => name.startsWith(from)).sort();
-    const items = names.flatMap((name) => {
+    const most = Number(query.get('maxresults') ?? Number.POSITIVE_INFINITY);
+    const items = names.slice(0, most).flatMap((name) => {
       const blob = this.#blobs.get(name)!;
       const shown = `<Name>${name.slice(container.length + 1)}</Name>`;
       const properties = `<Properties><Etag>${blob.etag}</Etag><BlobType>${blob.type}</BlobType></Properties>`;
