@@ -5,6 +5,7 @@
 import type { Book } from './book.ts';
 import { gigabytesPerSecond, milliseconds } from './format.ts';
 import { KIB, MIB } from './lab.ts';
+import { LIMITS } from './limits.ts';
 import type { RunRecord } from './record.ts';
 
 /** A figure beside its limit. */
@@ -40,6 +41,7 @@ export function missedBy({ value, limit, sense }: Judged): number {
 const OURS = 'blockferry';
 const wall = ({ wallMs }: RunRecord): number => wallMs;
 const cpu = ({ cpuMs }: RunRecord): number => cpuMs;
+const writing = ({ counts }: RunRecord): number => counts['writingMs']!;
 const times = (ratio: number): string => `${ratio.toFixed(2)}×`;
 
 /** How many times as much the rival needs. */
@@ -95,40 +97,64 @@ function sealing(book: Book): string {
   return `one core compresses at ${rateOf(book, 'lz4 compress, binary')}, seals at ${rateOf(book, 'xaes seal')}, fingerprints at ${rateOf(book, 'fingerprint xxh128')}`;
 }
 
-/** CPU time of one write, as a sentence: ours and theirs. */
+/** What a program that does `doing` and nothing else needs, beside the rival, as a sentence. */
+function bare(
+  [bench, task]: readonly [string, string],
+  limit: string,
+  doing: string,
+  rival: string,
+  needs: (run: RunRecord) => number = wall,
+): (book: Book) => string {
+  return (book) => {
+    const [least, theirs] = [book.best(bench, task, limit), book.best(bench, task, rival)];
+    if (!least) return '';
+    const ratio = theirs ? `, which would be ${times(needs(theirs) / needs(least))}` : '';
+    return `${doing}, and nothing else, takes ${milliseconds(needs(least))} in Node on this machine${ratio}.`;
+  };
+}
+
+/** CPU time of one write, as a sentence: ours, theirs, and that of a server which writes nothing. */
 function perWrite(task: string, bytes: number): Budget['bound'] {
   return (book, ours) => {
     const each = (run: RunRecord): string =>
       `${((run.cpuMs * 1000 * bytes) / run.counts['writtenBytes']!).toFixed(1)} µs`;
-    const theirs = book.best('tracker', task, 'qemu-nbd');
-    return `A write costs ${each(ours)} of CPU${theirs ? `, one of qemu-nbd ${each(theirs)}` : ''}: it is received, and written twice, to the log and to the disk, by a server whose protocol runs in one thread; fio takes the other processor.`;
+    const [theirs, least] = [book.best('tracker', task, 'qemu-nbd'), book.best('tracker', task, LIMITS.serve)];
+    const rate = (run: RunRecord): number => run.counts['writesPerSecond']!;
+    const bound = least
+      ? ` Our NBD server over a device that forgets what is written takes ${each(least)}${theirs ? `, and answers ${times(rate(least) / rate(theirs))} as many as qemu-nbd, which writes them` : ''}: receiving in Node is that much of it, the rest is the disk and the log.`
+      : '';
+    return `A write costs ${each(ours)} of CPU${theirs ? `, one of qemu-nbd ${each(theirs)}` : ''}; fio takes the other processor.${bound}`;
   };
 }
 
 const FIRST_COPY = ['sync', 'first copy'] as const;
 const UPLOAD = ['upload', 'raw'] as const;
+const RESTORE = ['restore', 'full'] as const;
 
-/** What the requests of a first copy cost, as a sentence: a chunk is a page write of its own wherever a gap lies behind it. */
-function requestsOf(book: Book, ours: RunRecord): string {
-  const call = book.step('calls', 'page write of 256 KiB to the discarding server');
-  if (!call) return '';
-  const each = milliseconds(call.medianUs / 1000);
-  return ` ${ours.counts['requests']} requests leave from one thread, and one of 256 KiB takes ${each} with the server.`;
+/** What requests cost, as a sentence: ours leave from one thread, and the server has its part of the same processors. */
+function requestsOf(ours: RunRecord): string {
+  const { requests, puts, serverCpuMs } = ours.counts;
+  if (serverCpuMs === undefined) return '';
+  const both = (ours.cpuMs + serverCpuMs) / ours.wallMs;
+  return ` ${requests ?? puts} requests cost the discarding server ${milliseconds(serverCpuMs)} of CPU: together ${both.toFixed(1)} processors are busy.`;
 }
 
-const firstCopyBound: Budget['bound'] = (book, ours) =>
-  `Compression, sealing and requests: ${sealing(book)}.${requestsOf(book, ours)}${startOf(book, 'protect', ours)}`;
+function firstCopyBound(rival: string): Budget['bound'] {
+  const least = bare(FIRST_COPY, LIMITS.compress, 'Reading the disk and compressing its chunks', rival);
+  return (book, ours) =>
+    `${least(book)} Beside that, ${sealing(book)}.${requestsOf(ours)}${startOf(book, 'protect', ours)}`;
+}
 
-const compareBound: Budget['bound'] = (book, ours) =>
-  `Reading and fingerprinting: one core fingerprints at ${rateOf(book, 'fingerprint xxh128')} what is in its cache, and finds a chunk unchanged at ${rateOf(book, 'chunk found unchanged')}.${startOf(book, 'resync', ours)}`;
+function compareBound(task: string, rival: string): Budget['bound'] {
+  const least = bare(['compare', task], LIMITS.read, 'Reading the disk with two threads', rival);
+  return (book, ours) =>
+    `${least(book)} One core fingerprints at ${rateOf(book, 'fingerprint xxh128')} what is in its cache, and finds a chunk unchanged at ${rateOf(book, 'chunk found unchanged')}.${startOf(book, 'resync', ours)}`;
+}
 
-const uploadBound: Budget['bound'] = (book, ours) => {
-  const call = book.step('calls', 'page write of 4 MiB to the discarding server');
-  const cost = call
-    ? ` One write of 4 MiB takes ${milliseconds(call.medianUs / 1000)}, checksum, HTTP and the kernel's copies on both sides.`
-    : '';
-  return `Sending: bodies leave from one thread, and the server that receives them takes the other processor.${cost}${startOf(book, 'protect', ours)}`;
-};
+function uploadBound(needs?: (run: RunRecord) => number): Budget['bound'] {
+  const least = bare(UPLOAD, LIMITS.send, 'Reading the disk and sending it', 'azcopy', needs);
+  return (book, ours) => `${least(book)}${requestsOf(ours)}${startOf(book, 'protect', ours)}`;
+}
 
 export const BUDGETS: readonly Budget[] = [
   {
@@ -136,56 +162,56 @@ export const BUDGETS: readonly Budget[] = [
     reference: 'restic backup',
     demand: '3× as fast',
     judge: faster(FIRST_COPY, 'restic', 3),
-    bound: firstCopyBound,
+    bound: firstCopyBound('restic'),
   },
   {
     work: 'the same',
     reference: 'borg create (lz4, fixed chunks)',
     demand: '3× as fast',
     judge: faster(FIRST_COPY, 'borg', 3),
-    bound: firstCopyBound,
+    bound: firstCopyBound('borg'),
   },
   {
     work: 'compare pass of 1 GiB, nothing changed',
     reference: 'xxh64sum',
     demand: '1.0× as fast',
     judge: faster(['compare', 'nothing changed'], 'xxh64sum', 1),
-    bound: compareBound,
+    bound: compareBound('nothing changed', 'xxh64sum'),
   },
   {
     work: 'the same, 4 GiB',
     reference: 'xxh64sum',
     demand: '1.0× as fast',
     judge: faster(['compare', 'nothing changed, 4 GiB'], 'xxh64sum', 1),
-    bound: compareBound,
+    bound: compareBound('nothing changed, 4 GiB', 'xxh64sum'),
   },
   {
     work: 'compare pass of 1 GiB, nothing changed',
     reference: 'rsync --inplace --no-whole-file',
     demand: '3× as fast',
     judge: faster(['compare', 'nothing changed'], 'rsync', 3),
-    bound: compareBound,
+    bound: compareBound('nothing changed', 'rsync'),
   },
   {
     work: 'raw upload of a fixed VHD to a discarding server',
     reference: 'azcopy',
     demand: '1.5× as fast',
     judge: faster(UPLOAD, 'azcopy', 1.5),
-    bound: uploadBound,
+    bound: uploadBound(),
   },
   {
     work: 'the same, as the server saw it: from the first page to the last',
     reference: 'azcopy',
     demand: '1.5× as fast',
-    judge: faster(UPLOAD, 'azcopy', 1.5, ({ counts }) => counts['writingMs']!),
-    bound: uploadBound,
+    judge: faster(UPLOAD, 'azcopy', 1.5, writing),
+    bound: uploadBound(writing),
   },
   {
     work: 'the same, in CPU seconds',
     reference: 'azcopy',
     demand: 'a quarter',
     judge: faster(UPLOAD, 'azcopy', 4, cpu),
-    bound: uploadBound,
+    bound: uploadBound(cpu),
   },
   {
     work: 'guest writes of 4 KiB, logged',
@@ -212,9 +238,9 @@ export const BUDGETS: readonly Budget[] = [
     work: 'restore of 1 GiB of real content',
     reference: 'restic restore',
     demand: '3× as fast',
-    judge: faster(['restore', 'full'], 'restic', 3),
+    judge: faster(RESTORE, 'restic', 3),
     bound: (book, ours) =>
-      `Opening and writing: one core opens chunks of binaries at ${rateOf(book, 'chunk opened, lz4, binary')}.${startOf(book, 'failover', ours)}`,
+      `${bare(RESTORE, LIMITS.copy, 'Reading as much and writing it', 'restic')(book)} One core opens chunks of binaries at ${rateOf(book, 'chunk opened, lz4, binary')}.${startOf(book, 'failover', ours)}`,
   },
   {
     work: 'first copy of an empty 64 TiB VHDX',

@@ -64,7 +64,7 @@ function budgets(book: Book): string {
   );
   const bounds =
     missed.length > 0
-      ? `\n\nWhat those that are missed spend, in figures of this run; which of it is the cause was not profiled in these runs:\n\n${missed.join('\n')}`
+      ? `\n\nWhat stands in the way of those that are missed, in figures of this run. A *limit* is a program that does one part of the work and nothing else (bench/limit-process.ts): no command that does that part in Node comes below it here.\n\n${missed.join('\n')}`
       : '';
   return `## Budgets\n\n${table(['work', 'beside', 'demanded', 'measured', ''], rows)}${bounds}`;
 }

@@ -7,7 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { Ferry } from './blockferry.ts';
 import { killGroup } from './guard.ts';
-import { cpuMsOf, peakMibOf, start } from './measure.ts';
+import { limitCommand } from './limits.ts';
+import { type Command, cpuMsOf, peakMibOf, start } from './measure.ts';
 import type { Outcome } from './race.ts';
 
 const execute = promisify(execFile);
@@ -61,14 +62,25 @@ export async function startTrack(ferry: Ferry): Promise<Served> {
 }
 
 /** Starts qemu-nbd on a raw file, with a socket beside it. */
-export async function startQemuNbd(disk: string): Promise<Served> {
+export function startQemuNbd(disk: string): Promise<Served> {
   const socket = `${disk}.socket`;
-  const child = start(['qemu-nbd', '--format=raw', '--persistent', '--cache=writeback', `--socket=${socket}`, disk]);
+  const options = ['--format=raw', '--persistent', '--cache=writeback', `--socket=${socket}`];
+  return listening(['qemu-nbd', ...options, disk], socket);
+}
+
+/** Starts our NBD server over a device that forgets what is written. */
+export function startForgetful(disk: string): Promise<Served> {
+  const socket = `${disk}.socket`;
+  return listening(limitCommand('serve', socket), socket);
+}
+
+async function listening(command: Command, socket: string): Promise<Served> {
+  const child = start(command);
   child.stdout?.resume();
   child.stderr?.resume();
   const untilMs = performance.now() + START_MS_MAX;
   while (!existsSync(socket)) {
-    if (performance.now() > untilMs || child.exitCode !== null) throw new Error('qemu-nbd does not listen');
+    if (performance.now() > untilMs || child.exitCode !== null) throw new Error(`${command.join(' ')} does not listen`);
     await sleep(LOOK_MS);
   }
   return served(child, [`nbd+unix:///?socket=${socket}`]);

@@ -4,12 +4,13 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { Counts } from './discarding-server.ts';
 import { startGuarded } from './guard.ts';
+import { cpuMsOf } from './measure.ts';
 
 export interface DiscardingStore {
   /** Of the account. */
   readonly url: string;
   /** What it was asked since the last `reset`. */
-  readonly counts: () => Promise<Counts>;
+  readonly counts: () => Promise<Counts & { readonly serverCpuMs: number }>;
   readonly reset: () => Promise<void>;
   readonly close: () => Promise<void>;
 }
@@ -37,10 +38,17 @@ export async function startDiscardingStore(): Promise<DiscardingStore> {
     ended.then(() => Promise.reject(new Error('the discarding server did not start'))),
   ])) as [string];
   const counting = new URL('/counts', url);
+  let cpuBeforeMs = 0;
   return {
     url: new URL(`/${ACCOUNT}`, url).href,
-    counts: async () => (await (await fetch(counting, soon())).json()) as Counts,
-    reset: async () => void (await fetch(counting, { ...soon(), method: 'DELETE' })),
+    counts: async () => {
+      const counts = (await (await fetch(counting, soon())).json()) as Counts;
+      return { ...counts, serverCpuMs: (await cpuMsOf(child.pid!)) - cpuBeforeMs };
+    },
+    reset: async () => {
+      await fetch(counting, { ...soon(), method: 'DELETE' });
+      cpuBeforeMs = await cpuMsOf(child.pid!);
+    },
     close: async () => {
       child.stdin!.end();
       await ended;

@@ -3,6 +3,7 @@ import { copyFile } from 'node:fs/promises';
 import { Ferry, sumOfDisks } from '../blockferry.ts';
 import { type Input, realContent, repeated } from '../input.ts';
 import { GIB, type Lab, MIB, removeTree } from '../lab.ts';
+import { reading } from '../limits.ts';
 import { measure } from '../measure.ts';
 import { type Contestant, race } from '../race.ts';
 
@@ -43,6 +44,7 @@ export async function compare(lab: Lab): Promise<void> {
   await race(lab, { bench: 'compare', task: 'nothing changed', input: input.recipe }, [
     ours(await protectedFerry(lab, input)),
     oneHash(input),
+    reading(input.path, 'read'),
     {
       name: 'rsync',
       tool: 'rsync',
@@ -55,5 +57,6 @@ export async function compare(lab: Lab): Promise<void> {
   await race(lab, { bench: 'compare', task: 'nothing changed, 4 GiB', input: large.recipe }, [
     ours(await protectedFerry(lab, large)),
     oneHash(large),
+    reading(large.path, 'read'),
   ]);
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { Ferry } from '../blockferry.ts';
 import { realContent } from '../input.ts';
 import { GIB, type Lab, MIB, removeTree } from '../lab.ts';
+import { copying } from '../limits.ts';
 import { measure, run } from '../measure.ts';
 import { borgRepository, resticRepository } from '../peers.ts';
 import { race } from '../race.ts';
@@ -38,6 +39,7 @@ export async function restore(lab: Lab): Promise<void> {
         await clean();
       },
     },
+    { ...copying(input.path, `${out}.limit`, lab.size(GIB, 32 * MIB)), clean: () => removeTree(`${out}.limit`) },
     {
       name: 'restic',
       tool: 'restic',

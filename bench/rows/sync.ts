@@ -2,6 +2,7 @@
 import { Ferry, sumOfDisks } from '../blockferry.ts';
 import { realContent } from '../input.ts';
 import { GIB, type Lab, MIB, removeTree } from '../lab.ts';
+import { reading } from '../limits.ts';
 import { measure } from '../measure.ts';
 import { borgRepository, resticRepository } from '../peers.ts';
 import { race } from '../race.ts';
@@ -23,8 +24,12 @@ export async function sync(lab: Lab): Promise<void> {
       prepare,
       run: async () => {
         const { report, ...cost } = await ferry.protect([input.path], lab.discarding());
-        const { requests, bodyBytes } = await lab.store.counts();
-        const counts = { sentBytes: bodyBytes, requests: Object.values(requests).reduce((a, b) => a + b, 0) };
+        const { requests, bodyBytes, serverCpuMs } = await lab.store.counts();
+        const counts = {
+          sentBytes: bodyBytes,
+          requests: Object.values(requests).reduce((a, b) => a + b, 0),
+          serverCpuMs,
+        };
         return { ...cost, counts: { ...counts, chunks: sumOfDisks(report, 'chunksSent') } };
       },
     },
@@ -35,6 +40,7 @@ export async function sync(lab: Lab): Promise<void> {
       run: async () => ferry.protect([input.path], `file://${folder}`),
       clean: () => removeTree(folder),
     },
+    reading(input.path, 'compress'),
     {
       name: 'restic',
       tool: 'restic',

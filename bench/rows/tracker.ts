@@ -7,8 +7,9 @@ import { dirname } from 'node:path';
 import { Ferry } from '../blockferry.ts';
 import { randomWrites, type Written } from '../fio.ts';
 import { GIB, KIB, type Lab, MIB, removeTree } from '../lab.ts';
+import { LIMITS } from '../limits.ts';
 import { type Contestant, type Outcome, race } from '../race.ts';
-import { emptyRaw, type Served, startQemuNbd, startTrack } from '../served.ts';
+import { emptyRaw, type Served, startForgetful, startQemuNbd, startTrack } from '../served.ts';
 
 const DISK_BYTES = 4 * GIB;
 /** Below the half of a disk at which a log gives way. */
@@ -56,6 +57,12 @@ class QemuGuest extends Guest {
   }
 }
 
+class ForgetfulGuest extends Guest {
+  protected override serve(): Promise<Served> {
+    return startForgetful(this.disk);
+  }
+}
+
 class TrackedGuest extends Guest {
   readonly #lab: Lab;
   readonly #home: string;
@@ -77,6 +84,7 @@ class TrackedGuest extends Guest {
 /** Two servers and the work that each of them gets. */
 function contestants(lab: Lab, work: (uri: string) => Promise<Written>): readonly Contestant[] {
   const [tracked, qemu] = [new TrackedGuest(lab), new QemuGuest(`${lab.target('qemu')}/disk.raw`)];
+  const forgetful = new ForgetfulGuest(`${lab.target('forgetful')}/disk.raw`);
   const serving = (guest: Guest): Pick<Contestant, 'prepare' | 'run' | 'clean' | 'tool'> => ({
     tool: 'fio',
     prepare: () => guest.begin(),
@@ -86,6 +94,7 @@ function contestants(lab: Lab, work: (uri: string) => Promise<Written>): readonl
   return [
     { name: 'blockferry', command: 'blockferry track vm', ...serving(tracked) },
     { name: 'qemu-nbd', command: 'qemu-nbd --format=raw --cache=writeback disk.raw', ...serving(qemu) },
+    { name: LIMITS.serve, command: 'our NBD server over a device that forgets what is written', ...serving(forgetful) },
   ];
 }
 

@@ -2,6 +2,7 @@
 import { Ferry, sumOfDisks } from '../blockferry.ts';
 import { converted, incompressible } from '../input.ts';
 import { GIB, type Lab, MIB } from '../lab.ts';
+import { sending } from '../limits.ts';
 import { measure } from '../measure.ts';
 import { race } from '../race.ts';
 
@@ -11,8 +12,8 @@ export async function upload(lab: Lab): Promise<void> {
   const [home, logs] = [lab.target('home'), lab.target('azcopy')];
   let ferry: Ferry;
   const counted = async (): Promise<Record<string, number>> => {
-    const { requests, bodyBytes, atOnce, writingMs } = await lab.store.counts();
-    return { puts: requests['PUT blob page update'] ?? 0, sentBytes: bodyBytes, atOnce, writingMs };
+    const { requests, bodyBytes, atOnce, writingMs, serverCpuMs } = await lab.store.counts();
+    return { puts: requests['PUT blob page update'] ?? 0, sentBytes: bodyBytes, atOnce, writingMs, serverCpuMs };
   };
   await race(lab, { bench: 'upload', task: 'raw', input: input.recipe }, [
     {
@@ -27,6 +28,7 @@ export async function upload(lab: Lab): Promise<void> {
         return { ...cost, counts: { ...(await counted()), chunks: sumOfDisks(report, 'chunksSent') } };
       },
     },
+    sending(input.path, lab, counted),
     {
       name: 'azcopy',
       tool: 'azcopy',
