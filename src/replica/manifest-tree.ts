@@ -85,6 +85,12 @@ export class ManifestTree {
     return entryAt(entries, chunk % ENTRIES_PER_PAGE);
   }
 
+  /** The same where its page is at hand. */
+  entryAtHand(chunk: number): Uint8Array | undefined {
+    const page = this.#pages.get(Math.floor(chunk / ENTRIES_PER_PAGE));
+    return page && entryAt(page.entries, chunk % ENTRIES_PER_PAGE);
+  }
+
   /** Copies of the entries of chunks, one after the other; those of a page cost one wait. */
   async entries(chunks: Float64Array): Promise<Uint8Array> {
     const copies = new Uint8Array(chunks.length * ENTRY_BYTES);
@@ -96,12 +102,6 @@ export class ManifestTree {
       }
     }
     return copies;
-  }
-
-  /** The same where its page is at hand. */
-  entryAtHand(chunk: number): Uint8Array | undefined {
-    const page = this.#pages.get(Math.floor(chunk / ENTRIES_PER_PAGE));
-    return page && entryAt(page.entries, chunk % ENTRIES_PER_PAGE);
   }
 
   /** Replaces the entry of a chunk (48 bytes; zeros for a chunk of zeros). */

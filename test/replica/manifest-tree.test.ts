@@ -72,6 +72,9 @@ async function expectContent(blob: Blob, tables: readonly TableReference[], mode
   for (const [chunk, value] of model) {
     expect(Buffer.from(await fresh.entry(chunk)).readUInt32LE(0), `chunk ${chunk}`).toBe(value);
   }
+  const chunks = [...model.keys()].sort((a, b) => a - b);
+  const expected = Buffer.concat(chunks.map((chunk) => entryOf(model.get(chunk)!)));
+  expect(expected.equals(await fresh.entries(Float64Array.from(chunks)))).toBe(true);
 }
 
 /** Chunks of three manifest pages under two table pages; few, so that they meet often. */
