@@ -12,7 +12,7 @@ import { isErrno } from './folder-errors.ts';
 import { type BlobPaths, snapshotName, snapshotNumbers, undoPath } from './folder-layout.ts';
 import type { StateFile } from './folder-state.ts';
 import { UNDO_GRANULE_BYTES, UndoFile } from './folder-undo.ts';
-import { GroupCommit } from './gate.ts';
+import { allDone, GroupCommit } from './gate.ts';
 
 /** Undo files of all snapshots, oldest first, as they were at a version of the list; closed by its last user. */
 class Chain {
@@ -127,7 +127,7 @@ export class SnapshotReader {
     const from = chain.undos.findIndex((undo) => undo.number === number);
     if (from >= 0) {
       const live = await readKept(chain.undos.slice(from), pieces);
-      await Promise.all(runsOf(live).map((run) => this.#readLive(run)));
+      await allDone(runsOf(live).map((run) => this.#readLive(run)));
       if (await chain.refresh()) return live.filter(({ granule }) => chain.undos.at(-1)!.holds(granule));
     } else if (await chain.refresh()) throw this.#absent(number);
     // What is known here is out of date, and so may be what was read, or said not to be there.
@@ -198,6 +198,6 @@ async function readKept(undos: readonly UndoFile[], pieces: readonly Piece[]): P
     if (undo) reads.push(undo.read(piece.granule, piece.from, piece.into));
     else rest.push(piece);
   }
-  await Promise.all(reads);
+  await allDone(reads);
   return rest;
 }

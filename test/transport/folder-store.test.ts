@@ -25,13 +25,13 @@ function storeOn(
 /** Files whose reads go through `through`. */
 function readingThrough(
   files: FileSystem,
-  through: (path: string, read: () => Promise<number>) => Promise<number>,
+  through: (path: string, read: () => Promise<number>, position: number) => Promise<number>,
 ): FileSystem {
   const open: FileSystem['open'] = async (path, mode) => {
     const file = await files.open(path, mode);
     const read = file.read.bind(file);
     return Object.assign(file, {
-      read: (into: Uint8Array, position: number) => through(path, () => read(into, position)),
+      read: (into: Uint8Array, position: number) => through(path, () => read(into, position), position),
     });
   };
   return { ...files, open };
@@ -210,6 +210,28 @@ describe('a page blob in a folder', () => {
     expect(calls.get('/store/base@blob/state')).toBeLessThanOrEqual(2);
     const short = reader.read(0, MIB, { snapshot, into: new Uint8Array(512) });
     await expect(short).rejects.toThrow('a place of 512 bytes does not take a read of 1048576');
+  });
+
+  it('has nothing under way any more when a read of it has failed: its place may be used for another try', async () => {
+    const files = memoryFileSystem();
+    const blob = (await storeOn(files)).pages('base');
+    await blob.create(192 * KIB, 1);
+    await blob.write(filled(192 * KIB, 1), 0, GUARD);
+    const snapshot = await blob.snapshot(GUARD);
+    // What is kept of the granule in the middle parts the live bytes into two runs.
+    await blob.write(filled(512, 9), 64 * KIB, GUARD);
+    const events: string[] = [];
+    const through = async (path: string, read: () => Promise<number>, position: number): Promise<number> => {
+      if (path !== '/store/base') return await read();
+      if (position > 0) throw errno('EIO', path);
+      await new Promise((resolve) => setTimeout(resolve, 30));
+      events.push('the slow run has ended');
+      return await read();
+    };
+    const reader = (await storeOn(readingThrough(files, through))).pages('base');
+    const failed = reader.read(0, 192 * KIB, { snapshot }).catch(() => events.push('the read has failed'));
+    await failed;
+    expect(events).toEqual(['the slow run has ended', 'the read has failed']);
   });
 
   it('is not read any more from its snapshots when another process removed it, also where it was created anew', async () => {
