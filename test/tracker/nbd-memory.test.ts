@@ -1,5 +1,6 @@
 /** What connections hold: counted, bounded, handed on in order, and taken from those who sit on it. */
 import { describe, expect, it } from 'vitest';
+import { MIB } from '../../src/bytes.ts';
 import { NBD_CONNECTION_BYTES_MAX, NBD_SERVER_BYTES_MAX, NBD_STARVING_MS_MAX } from '../../src/limits.ts';
 import { ConnectionMemory, ServerMemory } from '../../src/tracker/nbd/memory.ts';
 import { type VirtualClock, virtualClock } from '../support/virtual-clock.ts';
@@ -158,9 +159,19 @@ describe('buffers', () => {
       if (kept.has(buffer)) keptBytes += buffer.byteLength;
     }
     expect(keptBytes).toBeGreaterThan(0);
-    expect(keptBytes).toBeLessThanOrEqual(8 * 1024 * 1024);
-    const large = memory.take(9 * 1024 * 1024);
+    expect(keptBytes).toBeLessThanOrEqual(NBD_CONNECTION_BYTES_MAX);
+    const large = memory.take(NBD_CONNECTION_BYTES_MAX + 1);
     memory.giveBack(large);
-    expect(memory.take(9 * 1024 * 1024) === large).toBe(false);
+    expect(memory.take(NBD_CONNECTION_BYTES_MAX + 1) === large).toBe(false);
+  });
+
+  it('of the size that is asked for are kept as long as they fit, others make room for them', () => {
+    const { connection } = newLab();
+    const memory = connection('a');
+    memory.giveBack(memory.take(MIB / 2));
+    const buffers = Array.from({ length: 40 }, () => memory.take(MIB));
+    for (const buffer of buffers) memory.giveBack(buffer);
+    const again = buffers.map(() => memory.take(MIB));
+    expect(again.filter((buffer) => buffers.includes(buffer)).length).toBe(NBD_CONNECTION_BYTES_MAX / MIB);
   });
 });

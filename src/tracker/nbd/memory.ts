@@ -9,13 +9,15 @@
  * Buffers that come back are handed out again: clients send and read in one or two sizes, and fresh memory costs more
  * than filling it.
  */
-import { MIB } from '../../bytes.ts';
 import { NBD_CONNECTION_BYTES_MAX, NBD_SERVER_BYTES_MAX, NBD_STARVING_MS_MAX } from '../../limits.ts';
 import type { Clock } from '../../ports.ts';
 import type { Lease } from './request.ts';
 
-/** Buffers kept for the next who asks for as many bytes. */
-const SPARE_BYTES_MAX: number = 8 * MIB;
+/**
+ * Buffers kept for the next who asks for as many bytes: as much as one connection has under way. Memory that is dropped counts
+ * until it is collected, and then the whole heap is gone through for it.
+ */
+const SPARE_BYTES_MAX: number = NBD_CONNECTION_BYTES_MAX;
 const SPARE_SIZES_MAX = 256;
 
 export class ServerMemory {
@@ -75,16 +77,17 @@ export class ServerMemory {
 
   giveBack(buffer: Buffer): void {
     const { byteLength } = buffer;
+    const alike = this.#spare.get(byteLength) ?? [];
     if (this.#spareBytes + byteLength > SPARE_BYTES_MAX || this.#spare.size > SPARE_SIZES_MAX) {
       // Other sizes may be asked for now than those that fill it.
       this.#spare.clear();
-      this.#spareBytes = 0;
-      if (byteLength > SPARE_BYTES_MAX) return;
+      this.#spareBytes = alike.length * byteLength;
     }
-    const alike = this.#spare.get(byteLength);
-    if (alike === undefined) this.#spare.set(byteLength, [buffer]);
-    else alike.push(buffer);
-    this.#spareBytes += byteLength;
+    if (this.#spareBytes + byteLength <= SPARE_BYTES_MAX) {
+      alike.push(buffer);
+      this.#spareBytes += byteLength;
+    }
+    this.#spare.set(byteLength, alike);
   }
 
   close(): void {
