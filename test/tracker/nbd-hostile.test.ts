@@ -214,7 +214,7 @@ describe('hostile clients', () => {
     const events: NbdEvent[] = [];
     const connections = new Set<Connection>();
     let accepted = 0;
-    const server: Server = createServer({ allowHalfOpen: true }, (socket) => {
+    const server: Server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
       accepted += 1;
       const report = (event: NbdEvent): number => events.push(event);
       const connection = new Connection(socket, { id: accepted, devices, memory, clock: nodePorts().clock, report });

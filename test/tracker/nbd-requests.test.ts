@@ -128,7 +128,7 @@ describe('a stream of requests', () => {
 describe('the data of a write', () => {
   const write = requestBytes({ type: CMD.write, data: Buffer.alloc(1000, 7) });
 
-  it('stays where it is when it came in one piece, and holds that piece until its last user ends', () => {
+  it('stays where it is when it came in one piece, and holds that piece until it was read and its last user ended', () => {
     const memory = newMemory();
     const reader = newReader(memory);
     const piece = Buffer.concat([write, write, requestBytes({ type: CMD.flush })]);
@@ -140,20 +140,44 @@ describe('the data of a write', () => {
     memory.end(first.lease!, true);
     expect(memory.heldBytes).toBe(piece.byteLength);
     memory.end(second.lease!, true);
+    expect(memory.heldBytes).toBe(piece.byteLength);
+    expect(reader.next()!.type).toBe(CMD.flush);
+    expect(reader.next()).toBeUndefined();
     expect(memory.heldBytes).toBe(0);
   });
 
-  it('holds its piece again when those before it have ended', () => {
+  it('gives the buffer that it came in back when the last of those in it has ended, and not before the rest was read', () => {
     const memory = newMemory();
     const reader = newReader(memory);
-    const piece = Buffer.concat([write, write]);
-    reader.push(piece);
+    const buffer = memory.take(9000);
+    memory.release(9000);
+    const bytes = Buffer.concat([write, write, write.subarray(0, 100)]);
+    bytes.copy(buffer);
+    reader.push(buffer.subarray(0, bytes.byteLength), buffer);
     memory.end(reader.next()!.lease!, true);
-    expect(memory.heldBytes).toBe(0);
+    expect(memory.heldBytes).toBe(9000);
+    expect(memory.take(9000)).not.toBe(buffer);
     const second = reader.next()!;
-    expect(memory.heldBytes).toBe(piece.byteLength);
+    expect(reader.next()).toBeUndefined();
+    expect(second.payload!.equals(Buffer.alloc(1000, 7))).toBe(true);
     memory.end(second.lease!, true);
+    expect(memory.take(9000)).toBe(buffer);
+  });
+
+  it('takes the buffer that it came in out of use where somebody may still look at it', () => {
+    const memory = newMemory();
+    const reader = newReader(memory);
+    const buffer = memory.take(9000);
+    memory.release(9000);
+    const bytes = Buffer.concat([write, write]);
+    bytes.copy(buffer);
+    reader.push(buffer.subarray(0, bytes.byteLength), buffer);
+    const [failed, good] = [reader.next()!, reader.next()!];
+    expect(reader.next()).toBeUndefined();
+    memory.end(failed.lease!, false);
+    memory.end(good.lease!, true);
     expect(memory.heldBytes).toBe(0);
+    expect(memory.take(9000)).not.toBe(buffer);
   });
 
   it('that came in several pieces is collected once, and holds its length from its header on', () => {

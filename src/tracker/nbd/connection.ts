@@ -15,6 +15,7 @@ import { AnswerQueue } from './answer-queue.ts';
 import type { BlockDevice } from './block-device.ts';
 import type { NbdEvent } from './events.ts';
 import { type Agreement, Handshake } from './handshake.ts';
+import { openIntake, READ_BYTES } from './intake.ts';
 import { ConnectionMemory, type ServerMemory } from './memory.ts';
 import { DISCONNECT, HELLO } from './protocol.ts';
 import { RequestReader } from './request-reader.ts';
@@ -49,16 +50,20 @@ export class Connection {
   #reader: RequestReader | undefined;
   #resolveClosed: () => void = () => {};
 
-  constructor(socket: Socket, setup: ConnectionSetup) {
-    this.#socket = socket;
+  constructor(accepted: Socket, setup: ConnectionSetup) {
     this.#setup = setup;
     this.#memory = new ConnectionMemory(setup.memory, () => this.#pump());
+    const socket = openIntake(accepted, {
+      takeBuffer: () => setup.memory.take(READ_BYTES),
+      giveBack: (buffer) => setup.memory.giveBack(buffer),
+      onPiece: (piece, buffer) => this.#take(piece, buffer),
+    });
+    this.#socket = socket;
     this.#answers = new AnswerQueue(socket, this.#memory);
     this.#handshake = new Handshake(setup.devices);
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve;
     });
-    socket.on('data', (piece: Buffer) => this.#take(piece));
     socket.on('drain', () => this.#negotiate());
     socket.on('end', () => this.#finish());
     // That it is over comes as `close`; why is of no use to anyone.
@@ -94,13 +99,16 @@ export class Connection {
     this.#socket.destroy();
   }
 
-  #take(piece: Buffer): void {
-    if (this.#state !== 'open') return;
-    if (this.#reader !== undefined) {
-      this.#reader.push(piece);
+  #take(piece: Buffer, buffer: Buffer | undefined): void {
+    if (this.#state === 'open' && this.#reader !== undefined) {
+      this.#reader.push(piece, buffer);
       this.#pump();
-    } else {
-      this.#handshake.push(piece);
+      return;
+    }
+    const kept = buffer === undefined ? piece : Buffer.from(piece);
+    if (buffer !== undefined) this.#setup.memory.giveBack(buffer);
+    if (this.#state === 'open') {
+      this.#handshake.push(kept);
       this.#negotiate();
     }
   }

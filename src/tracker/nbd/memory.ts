@@ -178,9 +178,10 @@ export class ConnectionMemory {
   /** A user of the lease has ended. `isDone`: nobody looks at its memory any more. */
   end(lease: Lease, isDone: boolean): void {
     lease.users -= 1;
+    if (!isDone) lease.buffer = undefined;
     if (lease.users > 0) return;
-    if (lease.buffer !== undefined && isDone) this.giveBack(lease.buffer);
-    else this.release(lease.lengthBytes);
+    if (lease.buffer !== undefined) this.#server.giveBack(lease.buffer);
+    this.release(lease.lengthBytes);
   }
 
   /** Asks to be called when there is room. */

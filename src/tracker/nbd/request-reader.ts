@@ -5,8 +5,8 @@
  * lies whole in one piece stays there; data that comes in several is collected once, in a buffer of its length. Data of a
  * WRITE that was refused is passed over. Nothing is counted or looped over byte by byte.
  *
- * Memory is held in the connection's name: for a collected payload its length, for payloads inside a piece the whole
- * piece, until the last of them ended.
+ * Memory is held in the connection's name: for a collected payload its length, for payloads inside a piece the buffer that
+ * it lies in, until all of it was read and the last of them has ended.
  */
 import { NBD_REQUEST_BYTES_MAX } from '../../limits.ts';
 import type { ConnectionMemory } from './memory.ts';
@@ -21,7 +21,7 @@ export class RequestReader {
   readonly #memory: ConnectionMemory;
   #piece: Buffer = NOTHING;
   #at = 0;
-  /** The piece, once a payload stays in it. */
+  /** The memory of the piece: until it was read, and longer for payloads that stay in it. */
   #pieceLease: Lease | undefined;
   /** A header whose end is still to come. */
   readonly #header: Buffer = Buffer.allocUnsafeSlow(REQUEST_BYTES);
@@ -48,11 +48,14 @@ export class RequestReader {
     return this.#collecting !== undefined;
   }
 
-  /** The piece is the reader's from now on. Only when `next` has given all of the last one. */
-  push(piece: Buffer): void {
+  /**
+   * The piece is the reader's from now on, and the buffer that it lies in, if that can be used again. Only when `next` has given
+   * all of the last one.
+   */
+  push(piece: Buffer, buffer?: Buffer): void {
     this.#piece = piece;
     this.#at = 0;
-    this.#pieceLease = undefined;
+    this.#pieceLease = { users: 1, lengthBytes: 0, buffer };
   }
 
   /** The next request; undefined when the piece has no more. @throws NBD_PROTOCOL */
@@ -61,8 +64,7 @@ export class RequestReader {
     this.#skip();
     const request = this.#takeHeader();
     if (request === undefined) {
-      this.#piece = NOTHING;
-      this.#at = 0;
+      this.#drop();
       return undefined;
     }
     const { type, lengthBytes } = request;
@@ -78,11 +80,12 @@ export class RequestReader {
     return this.#takePayload(request);
   }
 
-  /** Gives up the data that was collected: its end will not come. */
+  /** Gives up what was not read, and the data that was collected: its end will not come. */
   abandon(): void {
     const lease = this.#collecting?.lease;
     this.#collecting = undefined;
     if (lease !== undefined) this.#memory.end(lease, true);
+    this.#drop();
   }
 
   #skip(): void {
@@ -110,7 +113,7 @@ export class RequestReader {
     const { lengthBytes } = request;
     if (this.#piece.byteLength - this.#at >= lengthBytes) {
       request.payload = this.#piece.subarray(this.#at, this.#at + lengthBytes);
-      request.lease = this.#leasePiece();
+      request.lease = this.#sharePiece(this.#pieceLease!);
       this.#at += lengthBytes;
       return request;
     }
@@ -122,15 +125,22 @@ export class RequestReader {
     return this.#collect(request);
   }
 
-  #leasePiece(): Lease {
-    // Its users may all have ended while the rest of the piece had to wait.
-    if (this.#pieceLease === undefined || this.#pieceLease.users === 0) {
-      const { byteLength } = this.#piece;
-      this.#memory.hold(byteLength);
-      this.#pieceLease = { users: 0, lengthBytes: byteLength, buffer: undefined };
+  #sharePiece(lease: Lease): Lease {
+    if (lease.lengthBytes === 0) {
+      lease.lengthBytes = (lease.buffer ?? this.#piece).byteLength;
+      this.#memory.hold(lease.lengthBytes);
     }
-    this.#pieceLease.users += 1;
-    return this.#pieceLease;
+    lease.users += 1;
+    return lease;
+  }
+
+  /** The piece was read. */
+  #drop(): void {
+    this.#piece = NOTHING;
+    this.#at = 0;
+    const lease = this.#pieceLease;
+    this.#pieceLease = undefined;
+    if (lease !== undefined) this.#memory.end(lease, true);
   }
 
   #collect(request: Request): Request | undefined {
@@ -139,8 +149,7 @@ export class RequestReader {
     this.#collectedBytes += bytes;
     this.#at += bytes;
     if (this.#collectedBytes < request.lengthBytes) {
-      this.#piece = NOTHING;
-      this.#at = 0;
+      this.#drop();
       return undefined;
     }
     this.#collecting = undefined;

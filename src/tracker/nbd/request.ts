@@ -54,9 +54,10 @@ const FLAGS: readonly number[] = [
 /** Memory that one or more requests use; whoever lets go last frees it. */
 export interface Lease {
   users: number;
-  readonly lengthBytes: number;
-  /** Memory that can be used again; undefined for a piece that the socket gave. */
-  readonly buffer: Buffer | undefined;
+  /** What is held for it. */
+  lengthBytes: number;
+  /** Memory that can be used again; undefined where somebody may look at it for longer, or it is Node's. */
+  buffer: Buffer | undefined;
 }
 
 export class Request {

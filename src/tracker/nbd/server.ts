@@ -38,7 +38,9 @@ export class NbdServer {
     requireServable(setup.devices);
     this.#setup = setup;
     this.#memory = new ServerMemory(setup.ports.clock, () => this.#relieve());
-    this.#server = createServer({ noDelay: true, allowHalfOpen: true }, (socket) => this.#accept(socket));
+    this.#server = createServer({ noDelay: true, allowHalfOpen: true, pauseOnConnect: true }, (socket) =>
+      this.#accept(socket),
+    );
     this.#server.maxConnections = NBD_CONNECTIONS_MAX;
     this.#server.on('drop', () => {
       this.#refuse(`${NBD_CONNECTIONS_MAX} connections are open`);
