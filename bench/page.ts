@@ -31,7 +31,8 @@ This page is written by \`npm run bench\`, from the records in [performance.ndjs
 input, the machine and the commit. Programs take turns on the same input, which is in the page cache, and the best of their runs counts.
 Times depend on the machine; the ratios are what we hold ourselves to. \`npm run bench -- --only NAME\` measures one section again.
 
-Our commands run as users run them, a process each, from start to end. The *discarding server* is a blob service on the loopback that
+Our commands run as users run them, a process each, from start to end, without NODE_EXTRA_CA_CERTS: where that is set, Node reads all of its
+certificates at every start. The *discarding server* is a blob service on the loopback that
 answers at once and throws away what disks consist of: it stands for a store that is infinitely fast, and says nothing about a real one.
 It has a process of its own, on the same processors.`;
 }
