@@ -2,7 +2,7 @@
 export { type ApplyProgress, type ApplyResult, type ApplySetup, apply } from './apply.ts';
 export { BaseLayout, fitsRaw, rawBlobBytes } from './base.ts';
 export { type ChunkRun, chunkRuns, joinRuns } from './chunk-runs.ts';
-export { collectDropped } from './collect-dropped.ts';
+export { collectAfterCommit } from './collect-dropped.ts';
 export { collectLogs } from './collect-logs.ts';
 export { Committer, type RootChange, type SaveAnchor } from './committer.ts';
 export { type Claim, claimPlace, createReplica, foreign, isTaken } from './create-replica.ts';

@@ -10,11 +10,10 @@ import { type ChangeLog, coalesceLogs, orderChain, verifyLog } from '../hrl/inde
 import type { Ports } from '../ports.ts';
 import type { Lanes } from '../transport/index.ts';
 import type { WorkerPool } from '../workers/index.ts';
-import { collectDropped } from './collect-dropped.ts';
+import { collectAfterCommit } from './collect-dropped.ts';
 import type { Committer, RootChange } from './committer.ts';
 import { logKey } from './layout.ts';
 import { assertReplicating } from './owner.ts';
-import { askPins } from './pins.ts';
 import { newestLog, type RecoveryPoint, type Root, type ShippedLog } from './root.ts';
 import { planFrames } from './shipped-log-plan.ts';
 import { writeShippedLog } from './shipped-log-writer.ts';
@@ -99,7 +98,8 @@ export async function shipLogs(setup: ShipSetup): Promise<ShipResult> {
   };
   const beforeRetry = (): Promise<void> => assertStored(setup, log);
   const root = await committer.commitOver(change, signal, { early: true, beforeRetry });
-  await removeDropped(setup, replaced, root);
+  // A new point may push an old one out.
+  await collectAfterCommit({ replica: committer.replica, clock: ports.clock, signal }, replaced, root);
   const counts = { sentBytes: log?.sizeBytes ?? 0, dataBytes: log?.dataBytes ?? 0 };
   return { point: root.points.at(-1)!, root, ...counts, ...(log ? { log } : {}) };
 }
@@ -117,16 +117,6 @@ async function assertStored({ committer, signal }: ShipSetup, log: ShippedLog | 
       retryable: true,
       hint: 'ship again: the change logs are still beside the disks',
     });
-  }
-}
-
-/** A new point may push an old one out. It is committed, so what fails now fails nothing: an apply removes it later. */
-async function removeDropped({ committer, ports, signal }: ShipSetup, before: Root, after: Root): Promise<void> {
-  const { replica } = committer;
-  try {
-    await collectDropped(before, after, replica.store, askPins(replica, ports.clock, { signal }), { signal });
-  } catch (error) {
-    if (!isBlockferryError(error)) throw error;
   }
 }
 

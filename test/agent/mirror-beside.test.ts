@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { apply, prune } from '../../src/agent/index.ts';
 import { LocalItem } from '../../src/agent/local-state.ts';
+import { BlockferryError } from '../../src/errors.ts';
 import type { FailpointName } from '../../src/ports.ts';
 import { noise, prose } from '../chunker/support.ts';
 import { FIRST_URL, MirrorLab, SECOND_URL } from '../support/mirror-lab.ts';
@@ -11,8 +12,31 @@ vi.mock('../../src/workers/pool.ts', async () => ({
   WorkerPool: (await import('../support/in-process-pool.ts')).InProcessPool,
 }));
 
+/** Deletions of logs that the second store refuses, if it does. */
+const refused = vi.hoisted((): { logs: string[] | undefined } => ({ logs: undefined }));
+vi.mock('../../src/transport/open-store.ts', async (original) => {
+  const real = await original<typeof import('../../src/transport/open-store.ts')>();
+  return {
+    ...real,
+    openStore: async (url: string, ...more: [never]) => {
+      const store = await real.openStore(url, ...more);
+      const remove = store.delete.bind(store);
+      if (url !== SECOND_URL) return store;
+      store.delete = async (key, options) => {
+        if (!refused.logs || !key.startsWith('logs/')) return remove(key, options);
+        refused.logs.push(key);
+        throw new BlockferryError('STORE_REFUSED', 'no log is deleted here');
+      };
+      return store;
+    },
+  };
+});
+
 let item: MirrorLab;
-afterEach(() => item.close());
+afterEach(() => {
+  refused.logs = undefined;
+  item.close();
+});
 
 async function begin(): Promise<void> {
   item = new MirrorLab([Buffer.concat([noise(CHUNK, 1), prose(CHUNK, 2), Buffer.alloc(CHUNK), noise(CHUNK, 3)])]);
@@ -45,6 +69,18 @@ async function goOn(seed: number): Promise<void> {
   await item.apply();
   await prune(item.session, 'web', { drop: new Set((await item.pointsAt(FIRST_URL)).slice(0, -1)) });
 }
+
+it('what is carried counts, even if the second store fails to delete what was given up for it', async () => {
+  await begin();
+  const before = await item.pointsAt();
+  await item.write(20);
+  await item.carry();
+  await item.takeOver(FIRST_URL, before.at(-1)!, 9);
+  refused.logs = [];
+  expect(await item.mirror()).toMatchObject({ by: 'owner' });
+  expect(refused.logs).toHaveLength(1);
+  expect(await item.checkAt()).toEqual(before);
+});
 
 describe('what is being carried', () => {
   it.each(['mirror.after-intent', 'mirror.after-log'] as const)(

@@ -5,14 +5,13 @@
  * running it again.
  */
 import { bytesEqual } from '../../bytes.ts';
-import { BlockferryError, type ErrorCode, isBlockferryError } from '../../errors.ts';
+import { BlockferryError, type ErrorCode, isBlockferryError, throwIfAborted } from '../../errors.ts';
 import { randomGuid } from '../../guid.ts';
 import type { Ports } from '../../ports.ts';
 import {
-  askPins,
   assertReplicating,
   Committer,
-  collectDropped,
+  collectAfterCommit,
   isNewestState,
   isOwner,
   openReplica,
@@ -166,14 +165,11 @@ async function commitRoot(
 /** What only the points that were given up needed. The commit stands whatever becomes of it: the next apply or sync removes the rest. */
 async function removeGivenUp(session: Session, replica: Replica, before: Root, after: Root): Promise<void> {
   const signal = sessionSignal(session);
-  try {
-    const pins = askPins(replica, session.ports.clock, { signal });
-    await collectDropped(before, after, replica.store, pins, { signal });
-  } catch (error) {
-    if (!isBlockferryError(error) || signal.aborted) throw error;
-    const message = `what the given-up points needed stays until the next apply: ${error.message}`;
-    session.onEvent?.({ type: 'notice', code: 'NOT_COLLECTED', message });
-  }
+  const failure = await collectAfterCommit({ replica, clock: session.ports.clock, signal }, before, after);
+  throwIfAborted(signal);
+  if (!failure) return;
+  const message = `what the given-up points needed stays until the next apply: ${failure.message}`;
+  session.onEvent?.({ type: 'notice', code: 'NOT_COLLECTED', message });
 }
 
 /** Where nothing was written yet and the replica holds nothing newer, what is written next is the next delta. */

@@ -10,10 +10,9 @@ import type { Ports } from '../../ports.ts';
 import type { Lanes } from '../../transport/index.ts';
 import type { WorkerPool } from '../../workers/index.ts';
 import { isSameBase, overtaken } from '../apply.ts';
-import { collectDropped } from '../collect-dropped.ts';
+import { collectAfterCommit } from '../collect-dropped.ts';
 import type { Committer, RootChange } from '../committer.ts';
 import type { ReadAccess } from '../frozen-disk.ts';
-import { askPins } from '../pins.ts';
 import type { Replica } from '../replica.ts';
 import type { RecoveryPoint, Root } from '../root.ts';
 import type { WriterSession } from '../writer-session.ts';
@@ -86,8 +85,7 @@ export async function mirror(setup: MirrorSetup): Promise<MirrorResult> {
     replaced = now;
     return changeOf(now, frozenOn, setup, plan, copied);
   }, signal);
-  const { replica } = committer;
-  await collectDropped(replaced, root, replica.store, askPins(replica, ports.clock, { signal }), { signal });
+  await collectAfterCommit({ replica: committer.replica, clock: ports.clock, signal }, replaced, root);
   const by = copied ? 'copy' : plan.points.length > 0 ? 'logs' : 'owner';
   return { ...(copied?.counts ?? NO_COPY), root, by, ...carried(plan) };
 }
