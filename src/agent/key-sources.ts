@@ -1,9 +1,11 @@
 /** From the files an operator names to the material that opens a keyring. */
 import { BlockferryError } from '../errors.ts';
-import { KEY_FILE_BYTES_MAX } from '../limits.ts';
 import type { Ports } from '../ports.ts';
 import { type KeyMaterial, parseKeyFile } from '../replica/index.ts';
+import { readSecretFile } from '../secret-file.ts';
 import type { KeySource } from './types.ts';
+
+const HINT = 'name the key file, passphrase file or certificate that the replica was protected with';
 
 /** Reads key files, passphrase files and PEM files. @throws KEY_MISSING, KEY_INVALID */
 export async function loadKeys(
@@ -16,7 +18,7 @@ export async function loadKeys(
 }
 
 export async function loadKey({ type, path }: KeySource, { files }: Pick<Ports, 'files'>): Promise<KeyMaterial> {
-  const bytes = await readKeyFile(path, files);
+  const bytes = await readSecretFile(path, files, HINT);
   switch (type) {
     case 'key-file':
       return { type, secret: parseKeyFile(bytes, path) };
@@ -25,21 +27,6 @@ export async function loadKey({ type, path }: KeySource, { files }: Pick<Ports, 
     case 'certificate':
       return { type, pem: Buffer.from(bytes).toString('latin1') };
   }
-}
-
-async function readKeyFile(path: string, files: Ports['files']): Promise<Uint8Array> {
-  let bytes: Uint8Array | undefined;
-  try {
-    bytes = await files.readSmall(path, KEY_FILE_BYTES_MAX);
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new BlockferryError('KEY_MISSING', `${path}: cannot be read: ${reason}`, { cause, facts: { source: path } });
-  }
-  if (bytes) return bytes;
-  throw new BlockferryError('KEY_MISSING', `${path}: there is no such file`, {
-    facts: { source: path },
-    hint: 'name the key file, passphrase file or certificate that the replica was protected with',
-  });
 }
 
 /** The first line of the file; the rest must be blank, so that a key file is not taken for a passphrase by accident. */

@@ -4,8 +4,8 @@
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { BlockferryError } from '../errors.ts';
-import { KEY_FILE_BYTES_MAX } from '../limits.ts';
 import type { FileSystem } from '../ports.ts';
+import { readSecretFile } from '../secret-file.ts';
 import type { GatewayClientConfig } from './types.ts';
 
 /** 128 bits in hexadecimal; shorter ones can be guessed. */
@@ -67,14 +67,8 @@ export function assertMay({ name, may }: GatewayClient, place: string): void {
 }
 
 async function readToken(name: string, path: string, files: FileSystem): Promise<string> {
-  const bytes = await files.readSmall(path, KEY_FILE_BYTES_MAX);
-  if (!bytes) {
-    throw new BlockferryError('KEY_MISSING', `${path}: there is no such file`, {
-      facts: { source: path },
-      hint: `make the token of client "${name}", for example with: openssl rand -hex 32`,
-    });
-  }
-  const token = Buffer.from(bytes).toString('utf8').trim();
+  const hint = `make the token of client "${name}", for example with: openssl rand -hex 32`;
+  const token = (await readSecretFile(path, files, hint)).toString('utf8').trim();
   if (TOKEN.test(token) && token.length >= TOKEN_CHARACTERS_MIN) return token;
   throw invalid(path, `a token has at least ${TOKEN_CHARACTERS_MIN} printable characters without blanks`);
 }

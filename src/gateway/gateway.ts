@@ -3,8 +3,8 @@
  * brings it to the real stores. It has no key of any replica: it moves sealed bytes.
  */
 import { BlockferryError } from '../errors.ts';
-import { KEY_FILE_BYTES_MAX } from '../limits.ts';
 import type { FileSystem, ProcessLock } from '../ports.ts';
+import { readSecretFile } from '../secret-file.ts';
 import { CacheSpace } from './cache-space.ts';
 import { answerCall } from './calls.ts';
 import { assertMay, Clients } from './clients.ts';
@@ -140,10 +140,6 @@ async function readTls(
   files: FileSystem,
 ): Promise<{ readonly certificate: string; readonly key: string } | undefined> {
   if (!tls) return undefined;
-  const read = async (path: string): Promise<string> => {
-    const bytes = await files.readSmall(path, KEY_FILE_BYTES_MAX);
-    if (bytes) return Buffer.from(bytes).toString('utf8');
-    throw new BlockferryError('KEY_MISSING', `${path}: there is no such file`, { facts: { source: path } });
-  };
+  const read = async (path: string): Promise<string> => (await readSecretFile(path, files)).toString('utf8');
   return { certificate: await read(tls.certificate), key: await read(tls.key) };
 }

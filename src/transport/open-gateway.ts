@@ -1,9 +1,9 @@
 /** From a URL to a store behind a gateway: `gateway+https://HOST:PORT/STORE/PREFIX`, plain HTTP on the loopback only. */
 import { BlockferryError } from '../errors.ts';
-import { KEY_FILE_BYTES_MAX } from '../limits.ts';
+import { readSecretFile } from '../secret-file.ts';
 import { Deadlines } from './deadlines.ts';
 import { GatewayStore } from './gateway-store.ts';
-import type { OpenStoreOptions, StorePorts } from './open-store.ts';
+import type { OpenStoreOptions } from './open-store.ts';
 import type { Store } from './store.ts';
 import { PREFIX_SEGMENT, usage } from './store-url.ts';
 
@@ -36,22 +36,12 @@ export async function openGateway(
       hint: 'set BLOCKFERRY_GATEWAY_TOKEN_FILE, or gateway-token-file in the configuration of the agent',
     });
   }
-  const token = (await readSecret(tokenFile, ports)).trim();
-  const ca = caFile === undefined ? undefined : await readSecret(caFile, ports);
+  const read = async (path: string): Promise<string> => (await readSecretFile(path, ports.files)).toString('utf8');
+  const token = (await read(tokenFile)).trim();
+  const ca = caFile === undefined ? undefined : await read(caFile);
   const limits = { deadlines: new Deadlines(ports.clock), timeoutMs: attemptTimeoutMs ?? GATEWAY_TIMEOUT_MS };
   return new GatewayStore({
     ...{ origin, place: place.join('/'), token, limits, random: ports.random },
     ...(ca === undefined ? {} : { ca }),
   });
-}
-
-async function readSecret(path: string, { files }: StorePorts): Promise<string> {
-  const bytes = await files.readSmall(path, KEY_FILE_BYTES_MAX).catch((cause: unknown) => {
-    throw new BlockferryError('KEY_MISSING', `${path}: cannot be read: ${(cause as Error).message}`, {
-      cause,
-      facts: { source: path },
-    });
-  });
-  if (bytes) return Buffer.from(bytes).toString('utf8');
-  throw new BlockferryError('KEY_MISSING', `${path}: there is no such file`, { facts: { source: path } });
 }
