@@ -151,7 +151,7 @@ export class AzureStore implements Store {
   }
 
   async close(): Promise<void> {
-    this.#settings.wire.close();
+    await this.#settings.wire.close();
   }
 
   #attempt<T>(

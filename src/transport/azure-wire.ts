@@ -76,7 +76,7 @@ export class AzureWire {
   readonly #http = createDefaultHttpClient();
   readonly #proxy = proxyPolicy();
   /** To each origin, `undefined` where a proxy is in between. */
-  readonly #lines: Map<string, UploadLine | undefined> = new Map();
+  readonly #lines: Map<string, Promise<UploadLine | undefined>> = new Map();
   /** Keeps one token for many requests, and goes on with it while the identity cannot be asked for the next. */
   #bearer: PipelinePolicy | undefined;
 
@@ -118,8 +118,8 @@ export class AzureWire {
     return { headers: response.headers, body: response.readableStreamBody };
   }
 
-  close(): void {
-    for (const line of this.#lines.values()) line?.close();
+  async close(): Promise<void> {
+    for (const line of this.#lines.values()) (await line)?.close();
   }
 
   /** All headers of a request, with its signature where there is a key. */
@@ -157,11 +157,12 @@ export class AzureWire {
     return this.#proxy.sendRequest(request, (next) => this.#http.sendRequest(next));
   }
 
-  async #lineTo({ url }: Target): Promise<UploadLine | undefined> {
-    if (!this.#lines.has(url.origin)) {
-      this.#lines.set(url.origin, (await this.#isProxied(url)) ? undefined : new UploadLine(url, this.#clock));
-    }
-    return this.#lines.get(url.origin);
+  #lineTo({ url }: Target): Promise<UploadLine | undefined> {
+    const known = this.#lines.get(url.origin);
+    if (known !== undefined) return known;
+    const line = this.#isProxied(url).then((isProxied) => (isProxied ? undefined : new UploadLine(url, this.#clock)));
+    this.#lines.set(url.origin, line);
+    return line;
   }
 
   /** Whether the environment names a proxy for it: the SDK's policy would then choose an agent. */
