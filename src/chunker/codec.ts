@@ -1,10 +1,8 @@
 /**
  * Compression of a chunk, each by itself.
  *
- * Compressed content is `payload length u32 | payload`; the padding behind it is the slot's business. LZ4 blocks are made by
- * our own WebAssembly (lz4.ts), which is faster than the native library, and opened by lz4-napi, which is faster at that. It wants
- * four bytes of its own before a block, the plaintext length: they take the place of our payload length, so a block is never
- * copied to be opened.
+ * Compressed content is `payload length u32 | payload`; the padding behind it is the slot's business. LZ4 blocks are made and
+ * opened by our own WebAssembly (lz4.ts, unlz4.ts), which is faster than the native library at both: it allocates nothing.
  *
  * What compressed content claims is bounded before anything is allocated: the output is `plaintextBytes` long or it is
  * a fault. Faults are told by `undefined`; the caller knows the place and throws.
