@@ -12,6 +12,7 @@ import type { Deadlines } from './deadlines.ts';
 import { shared } from './signals.ts';
 import type { CallOptions } from './store.ts';
 import type { TransportChecksum } from './transport-checksum.ts';
+import type { OnInterrupt } from './upload-line.ts';
 
 /** Below this rate a request counts as stalled; 4 MiB get 128 seconds. */
 const SLOWEST_BYTES_PER_SECOND = 32 * 1024;
@@ -28,9 +29,6 @@ export interface AzureSettings extends AttemptLimits {
   readonly transportChecksum: TransportChecksum;
   readonly wire: AzureWire;
 }
-
-/** Takes what is to be called if nobody waits for the answer any more. */
-export type OnInterrupt = (stop: (error: BlockferryError) => void) => void;
 
 function timeoutError(request: Request, timeoutMs: number): BlockferryError {
   const seconds = Math.round(timeoutMs / 1000);
@@ -70,9 +68,11 @@ export async function bounded<T>(
   throwIfAborted(outer);
   const timeoutMs = limits.timeoutMs + Math.ceil((bodyBytes / SLOWEST_BYTES_PER_SECOND) * 1000);
   let stop: (error: BlockferryError) => void = () => {};
+  let why: BlockferryError | undefined;
   let interrupt: (error: BlockferryError) => void = () => {};
   const interrupted = new Promise<never>((_, reject) => {
     interrupt = (error) => {
+      why ??= error;
       reject(error);
       stop(error);
     };
@@ -83,6 +83,8 @@ export async function bounded<T>(
   try {
     const sent = send((whenInterrupted) => {
       stop = whenInterrupted;
+      // It may have looked for a token until now: what nobody waits for must not be sent.
+      if (why) stop(why);
     });
     return await Promise.race([sent, interrupted]);
   } catch (error) {

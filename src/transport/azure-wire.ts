@@ -25,10 +25,9 @@ import {
 import type { AccessToken, TokenCredential } from '@azure/identity';
 import { RestError, StorageSharedKeyCredential } from '@azure/storage-blob';
 import type { Clock } from '../ports.ts';
-import type { OnInterrupt } from './azure-attempt.ts';
 import { discard } from './azure-body.ts';
 import { usage } from './store-url.ts';
-import { type UploadAnswer, UploadLine } from './upload-line.ts';
+import { type OnInterrupt, type UploadAnswer, UploadLine } from './upload-line.ts';
 
 /** How requests are authorized; anonymous ones have a SAS in their URL. */
 export type AzureCredential = StorageSharedKeyCredential | TokenCredential | 'anonymous';

@@ -24,8 +24,8 @@ export interface UploadAnswer {
   readonly headers: ReadonlyMap<string, string>;
 }
 
-/** Takes what is to be called if the answer is not wanted any more. */
-type OnInterrupt = (stop: (error: Error) => void) => void;
+/** Takes what is to be called when nobody waits for the answer any more; at once, if nobody does already. */
+export type OnInterrupt = (stop: (error: Error) => void) => void;
 
 /** Servers close what was idle for five seconds or longer; an upload that crosses that is lost. */
 const IDLE_MS_MAX = 4_000;
@@ -58,8 +58,6 @@ export class UploadLine {
     body: Buffer,
     onInterrupt: OnInterrupt,
   ): Promise<UploadAnswer> {
-    const connection = this.#take();
-    onInterrupt((error) => connection.close(error));
     let head = `PUT ${path} HTTP/1.1\r\nhost: ${this.#origin.host}\r\n`;
     for (const name in headers) {
       const value = headers[name]!;
@@ -67,6 +65,8 @@ export class UploadLine {
       if (NOT_IN_VALUE.test(value)) throw new TypeError(`header ${name} has a byte that no header may have`);
       head += `${name}: ${value}\r\n`;
     }
+    const connection = this.#take();
+    onInterrupt((error) => connection.close(error));
     const answer = await connection.exchange(`${head}\r\n`, body);
     if (connection.isReusable) this.#keep(connection);
     else connection.close();
@@ -120,7 +120,6 @@ class Connection {
   idleSinceMs = 0;
   readonly #socket: Socket;
   #received = '';
-  #answer: UploadAnswer | undefined;
   #waiting: Waiting | undefined;
 
   constructor(socket: Socket) {
@@ -135,14 +134,13 @@ class Connection {
     return !this.#socket.destroyed && this.#socket.writable;
   }
 
-  /** The answer was one without a body, and nothing came behind it. */
+  /** Behind an answer: that one had no body, nothing came behind it, and all of the request has left. */
   get isReusable(): boolean {
-    return this.isOpen && this.#answer?.status === STATUS_CREATED && this.#socket.writableLength === 0;
+    return this.isOpen && this.#socket.writableLength === 0;
   }
 
   exchange(head: string, body: Buffer): Promise<UploadAnswer> {
     const socket = this.#socket;
-    this.#answer = undefined;
     this.#received = '';
     socket.ref();
     return new Promise((resolve, reject) => {
@@ -179,7 +177,6 @@ class Connection {
     const kind = bodyKind(answer, this.#received.slice(bodyAt));
     if (kind === 'incomplete') return;
     this.#waiting = undefined;
-    this.#answer = answer;
     if (kind === 'some') this.#socket.destroy();
     // An idle connection keeps no process alive.
     else this.#socket.unref();

@@ -9,7 +9,9 @@ import { join } from 'node:path';
 import type { AccessToken } from '@azure/identity';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { nodePorts } from '../../src/host/index.ts';
+import { bounded } from '../../src/transport/azure-attempt.ts';
 import { AzureWire, type Target, targetOf } from '../../src/transport/azure-wire.ts';
+import { Deadlines } from '../../src/transport/deadlines.ts';
 
 const HOUR_MS = 3_600_000;
 const { signal } = new AbortController();
@@ -107,6 +109,26 @@ describe('a token', () => {
     [status, next] = [201, async () => ({ token: 'at last', expiresOnTimestamp: Date.now() + HOUR_MS })];
     await upload();
     expect(shown.at(-1)).toBe('Bearer at last');
+  });
+
+  it('that comes when nobody waits any more sends nothing', async () => {
+    let came = false;
+    next = async () => {
+      await new Promise((resolve) => setTimeout(resolve, 150));
+      came = true;
+      return token(HOUR_MS);
+    };
+    const limits = { deadlines: new Deadlines(nodePorts().clock), timeoutMs: 30 };
+    const request = { subject: 'disks/base', operation: 'Put Page at offset 0' };
+    const late = bounded(limits, request, 0, undefined, (onInterrupt) =>
+      wire.upload({ target, headers: {} }, Buffer.alloc(512), onInterrupt),
+    );
+    await expect(late).rejects.toMatchObject({ code: 'STORE_TIMEOUT' });
+    expect(came).toBe(false);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect([came, shown]).toEqual([true, []]);
+    await upload();
+    expect(shown).toHaveLength(1);
   });
 
   it('never goes out without encryption', async () => {

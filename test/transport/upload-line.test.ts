@@ -76,7 +76,15 @@ describe('an upload', () => {
     for (const value of ['a\r\nx: b', 'a\nb', 'a\0b', 'ü€']) {
       await expect(put({ 'x-ms-lease-id': value })).rejects.toThrow('x-ms-lease-id');
     }
+    expect(sockets).toEqual([]);
+  });
+
+  it('that nobody waits for any more when it begins is never sent', async () => {
+    await expect(line.put('/x', {}, BODY, (stop) => stop(new Error('too late')))).rejects.toThrow();
+    await arrived();
     expect(requests).toEqual([]);
+    await put();
+    expect(requests).toHaveLength(1);
   });
 
   it('reads an answer that comes byte by byte', async () => {
