@@ -76,6 +76,18 @@ describe('a token', () => {
     expect(asked).toEqual(['https://storage.azure.com/.default']);
   });
 
+  it('goes with uploads that begin together on connections that serve all of them', async () => {
+    let connections = 0;
+    const count = (): void => {
+      connections += 1;
+    };
+    server.on('secureConnection', count);
+    await Promise.all([upload(), upload(), upload()]);
+    await Promise.all([upload(), upload(), upload()]);
+    server.off('secureConnection', count);
+    expect(connections).toBe(3);
+  });
+
   it('that runs out is replaced before it does', async () => {
     next = async () => token(asked.length === 1 ? 60_000 : HOUR_MS);
     await upload();

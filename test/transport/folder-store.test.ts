@@ -3,7 +3,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { BlockferryError } from '../../src/errors.ts';
 import type { FailpointName, FileSystem } from '../../src/ports.ts';
 import { newUndoHeader } from '../../src/transport/folder-undo.ts';
-import { openStore, type Store } from '../../src/transport/index.ts';
+import { openStore, type PageBlob, type Store } from '../../src/transport/index.ts';
 import { errno, memoryFileSystem } from '../support/memory-files.ts';
 import { seededRandom, type VirtualClock, virtualClock } from '../support/virtual-clock.ts';
 import { collectAll, filled } from './contract.ts';
@@ -35,6 +35,17 @@ function readingThrough(
     });
   };
   return { ...files, open };
+}
+
+/** A blob full of ones, with a snapshot of that. */
+async function frozenBlob(
+  store: Store,
+  sizeBytes: number,
+): Promise<{ readonly blob: PageBlob; readonly snapshot: string }> {
+  const blob = store.pages('base');
+  await blob.create(sizeBytes, 1);
+  await blob.write(filled(sizeBytes, 1), 0, GUARD);
+  return { blob, snapshot: await blob.snapshot(GUARD) };
 }
 
 describe('a page blob in a folder', () => {
@@ -81,11 +92,8 @@ describe('a page blob in a folder', () => {
   it('shows a reader in another process a snapshot that stays as it was while the blob changes', async () => {
     const files = memoryFileSystem();
     const clock = virtualClock();
-    const blob = (await storeOn(files, clock)).pages('base');
+    const { blob, snapshot } = await frozenBlob(await storeOn(files, clock), 2 * MIB);
     const reader = (await storeOn(files, clock)).pages('base');
-    await blob.create(2 * MIB, 1);
-    await blob.write(filled(2 * MIB, 1), 0, GUARD);
-    const snapshot = await blob.snapshot(GUARD);
     expect((await reader.read(0, 1, { snapshot }))[0]).toBe(1);
     for (let i = 0; i < 32; i += 1) {
       const [read] = await Promise.all([
@@ -101,11 +109,8 @@ describe('a page blob in a folder', () => {
   it('lets many readers in another process go on while snapshots come and go', async () => {
     const files = memoryFileSystem();
     const clock = virtualClock();
-    const blob = (await storeOn(files, clock)).pages('base');
+    const { blob, snapshot } = await frozenBlob(await storeOn(files, clock), 1 * MIB);
     const reader = (await storeOn(files, clock)).pages('base');
-    await blob.create(1 * MIB, 1);
-    await blob.write(filled(1 * MIB, 1), 0, GUARD);
-    const snapshot = await blob.snapshot(GUARD);
     for (let i = 0; i < 20; i += 1) {
       const reads = Array.from({ length: 6 }, (_, lane) => reader.read(lane * 64 * KIB, 64 * KIB, { snapshot }));
       const [, ...found] = await Promise.all([
@@ -123,10 +128,7 @@ describe('a page blob in a folder', () => {
   it('reads live bytes again where they were overtaken between the undo file and the read', async () => {
     const files = memoryFileSystem();
     const clock = virtualClock();
-    const blob = (await storeOn(files, clock)).pages('base');
-    await blob.create(128 * KIB, 1);
-    await blob.write(filled(128 * KIB, 1), 0, GUARD);
-    const snapshot = await blob.snapshot(GUARD);
+    const { blob, snapshot } = await frozenBlob(await storeOn(files, clock), 128 * KIB);
     let overtakes = 1;
     const open: FileSystem['open'] = async (path, mode) => {
       const file = await files.open(path, mode);
@@ -149,10 +151,7 @@ describe('a page blob in a folder', () => {
   it('does not take a look that began before a read had ended for one that tells of it', async () => {
     const files = memoryFileSystem();
     const clock = virtualClock();
-    const blob = (await storeOn(files, clock)).pages('base');
-    await blob.create(128 * KIB, 1);
-    await blob.write(filled(128 * KIB, 1), 0, GUARD);
-    const snapshot = await blob.snapshot(GUARD);
+    const { blob, snapshot } = await frozenBlob(await storeOn(files, clock), 128 * KIB);
     let holdsLooks = false;
     let letGo: () => void = () => {};
     const slow = new Promise<void>((resolve) => {
@@ -214,10 +213,7 @@ describe('a page blob in a folder', () => {
 
   it('has nothing under way any more when a read of it has failed: its place may be used for another try', async () => {
     const files = memoryFileSystem();
-    const blob = (await storeOn(files)).pages('base');
-    await blob.create(192 * KIB, 1);
-    await blob.write(filled(192 * KIB, 1), 0, GUARD);
-    const snapshot = await blob.snapshot(GUARD);
+    const { blob, snapshot } = await frozenBlob(await storeOn(files), 192 * KIB);
     // What is kept of the granule in the middle parts the live bytes into two runs.
     await blob.write(filled(512, 9), 64 * KIB, GUARD);
     const events: string[] = [];
@@ -237,11 +233,8 @@ describe('a page blob in a folder', () => {
   it('is not read any more from its snapshots when another process removed it, also where it was created anew', async () => {
     const files = memoryFileSystem();
     const clock = virtualClock();
-    const blob = (await storeOn(files, clock)).pages('base');
+    const { blob, snapshot } = await frozenBlob(await storeOn(files, clock), 1 * MIB);
     const reader = (await storeOn(files, clock)).pages('base');
-    await blob.create(1 * MIB, 1);
-    await blob.write(filled(1 * MIB, 1), 0, GUARD);
-    const snapshot = await blob.snapshot(GUARD);
     expect((await reader.read(0, 1, { snapshot }))[0]).toBe(1);
     await blob.remove();
     await expect(reader.read(0, 1, { snapshot })).rejects.toMatchObject({ code: 'STORE_NOT_FOUND' });
@@ -322,10 +315,7 @@ describe('a page blob in a folder', () => {
   it('completes a snapshot whose creation was cut short before other processes could learn of it', async () => {
     const files = memoryFileSystem();
     const clock = virtualClock();
-    const blob = (await storeOn(files, clock)).pages('base');
-    await blob.create(1 * MIB, 1);
-    await blob.write(filled(1 * MIB, 1), 0, GUARD);
-    const snapshot = await blob.snapshot(GUARD);
+    const { snapshot } = await frozenBlob(await storeOn(files, clock), 1 * MIB);
     const reader = (await storeOn(files, clock)).pages('base');
     expect((await reader.read(0, 1, { snapshot }))[0]).toBe(1);
     files.put('/store/base@blob/undo-0000000002', newUndoHeader(2, 1 * MIB));
