@@ -1,6 +1,7 @@
 /** calls: what one message to a worker and back costs, and one call to the store. One at a time: nothing is hidden behind another. */
 import { randomBytes } from 'node:crypto';
 import { open, writeFile } from 'node:fs/promises';
+import { Agent, request } from 'node:http';
 import { deriveEpochKeys, ENTRY_BYTES } from '../../src/chunker/index.ts';
 import { nodePorts } from '../../src/host/index.ts';
 import { openStore } from '../../src/transport/index.ts';
@@ -63,14 +64,19 @@ async function messages(lab: Lab): Promise<void> {
 
 async function storeCalls(lab: Lab): Promise<void> {
   const steps = new Steps(lab, 'calls');
-  const store = await openStore(`${lab.discarding()}?sv=2026-04-06&sig=bench`, { ports: nodePorts() });
+  const url = lab.discarding();
+  const store = await openStore(`${url}?sv=2026-04-06&sig=bench`, { ports: nodePorts() });
   const pages = store.pages('disks/d0/base');
   await pages.create(BLOB_BYTES, 1);
+  const agent = new Agent({ keepAlive: true });
   for (const kib of [64, 256, 1024, 4096]) {
     const bytes = randomBytes(kib * KIB);
     const name = kib < 1024 ? `${kib} KiB` : `${kib / 1024} MiB`;
     steps.add(`page write of ${name} to the discarding server`, bytes.byteLength, () =>
       pages.write(bytes, 0, { fence: 1 }),
+    );
+    steps.add(`page write of ${name} by Node's client alone`, bytes.byteLength, () =>
+      putByNode(agent, `${url}/disks/d0/base?comp=page`, bytes),
     );
   }
   await store.put('root', randomBytes(4 * KIB));
@@ -78,8 +84,22 @@ async function storeCalls(lab: Lab): Promise<void> {
   try {
     await steps.run();
   } finally {
+    agent.destroy();
     await store.close();
   }
+}
+
+/** What a page write is at the least: neither signed nor summed, without a deadline, a lane or another try. */
+function putByNode(agent: Agent, url: string, bytes: Buffer): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const range = `bytes=0-${bytes.byteLength - 1}`;
+    const headers = { 'content-length': bytes.byteLength, 'x-ms-page-write': 'update', 'x-ms-range': range };
+    const sent = request(url, { method: 'PUT', agent, headers }, (answer) => {
+      if (answer.statusCode === 201) answer.resume().once('end', resolve);
+      else reject(new Error(`HTTP ${answer.statusCode}`));
+    });
+    sent.once('error', reject).end(bytes);
+  });
 }
 
 export async function calls(lab: Lab): Promise<void> {

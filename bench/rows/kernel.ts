@@ -1,11 +1,13 @@
 /**
- * kernel: what each step of the chunk kernel costs on one core.
+ * kernel: what each step of the chunk kernel costs on one core, and the libraries that could do it beside.
  *
  * Content: `binary` is the machine code of the running Node, `random` does not compress. Chunks of machine code differ, so there
  * the median says more than the best.
  */
 import { randomBytes } from 'node:crypto';
 import { closeSync, openSync, readSync } from 'node:fs';
+import { createXXHash128 } from 'hash-wasm';
+import { compressSync, uncompressSync } from 'lz4-napi';
 import {
   ChunkKernel,
   type Compression,
@@ -67,6 +69,8 @@ async function chunkSteps(lab: Lab, kib: number): Promise<void> {
     const into = Buffer.alloc(32);
     add(`fingerprint ${algorithm}`, () => fingerprinter.digest(nextRandom(), into, 0));
   }
+  const xxh128 = await createXXHash128(1, 2);
+  add('fingerprint xxh128 by hash-wasm', () => xxh128.init().update(nextRandom()).digest('binary'));
 
   const lz4 = createCodec('lz4');
   const packed = binary.flatMap((chunk) => {
@@ -77,6 +81,12 @@ async function chunkSteps(lab: Lab, kib: number): Promise<void> {
   add('lz4 compress, binary', () => lz4.compress(nextBinary()));
   add('lz4 compress, random (passed by)', () => lz4.compress(nextRandom()));
   add('lz4 decompress, binary', () => decompress(lz4.code, nextPacked(), chunkBytes));
+  // Its blocks have the length of the plaintext before them.
+  const sized = packed.map((content) => Buffer.from(content));
+  for (const block of sized) block.writeUInt32LE(chunkBytes);
+  const nextSized = around(sized);
+  add('lz4 compress, binary, by lz4-napi', () => compressSync(nextBinary()));
+  add('lz4 decompress, binary, by lz4-napi', () => uncompressSync(nextSized()));
 
   const xaes = new XaesKey(randomBytes(32));
   const [nonce, aad, none] = [randomBytes(NONCE_BYTES), randomBytes(112), Buffer.alloc(0)];

@@ -1,4 +1,4 @@
-/** XXH3 with 128 bits in WebAssembly (xxh3.as.ts), three times as fast as the library that knows no vectors. */
+/** XXH3 with 128 bits in WebAssembly (xxh3.as.ts), three times as fast as a library without vectors (`npm run bench -- --only kernel`). */
 
 import { instantiate } from '../wasm.ts';
 import { type ChunkMemory, chunkMemory } from './chunk-memory.ts';

@@ -1,8 +1,8 @@
 /**
  * Connections to one origin that carry uploads: HTTP/1.1, a PUT with a body, an answer without one.
  *
- * A first copy makes up to four thousand uploads per GiB. Node's own client takes 250 µs of processor time for one, the SDK's
- * client over it 360; this takes 100, a third of which is the kernel's.
+ * A first copy makes up to four thousand uploads per GiB. 2,600 of 128 KiB on eight connections, compared once by hand, took 100 µs of
+ * processor time each this way, 250 through Node's own client, and 360 through the SDK's over it.
  *
  *     PUT path CRLF   name: value CRLF …   CRLF   body
  *     HTTP/1.1 status reason CRLF   name: value CRLF …   CRLF
