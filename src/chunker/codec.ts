@@ -2,7 +2,7 @@
  * Compression of a chunk, each by itself.
  *
  * Compressed content is `payload length u32 | payload`; the padding behind it is the slot's business. LZ4 blocks are made and
- * opened by our own WebAssembly (lz4.ts, unlz4.ts), which is faster than the native library at both: it allocates nothing.
+ * opened by our own WebAssembly (lz4.ts, unlz4.ts), which works in the memory of the thread and allocates nothing.
  *
  * What compressed content claims is bounded before anything is allocated: the output is `plaintextBytes` long or it is
  * a fault. Faults are told by `undefined`; the caller knows the place and throws.

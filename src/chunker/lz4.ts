@@ -1,6 +1,6 @@
 /**
- * LZ4 compression in WebAssembly (lz4.as.ts): 1.7 times the native library on two cores, since nothing is allocated per
- * chunk, and a twentieth fewer bytes, from a larger table. What lies in the memory of the thread is compressed where it is.
+ * LZ4 compression in WebAssembly (lz4.as.ts): nothing is allocated per chunk, and it is by content a little slower than the native
+ * library to twice as fast (`npm run bench -- --only kernel` has both), for a twentieth fewer bytes, from a larger table. What lies in the memory of the thread is compressed where it is.
  */
 
 import { instantiate } from '../wasm.ts';
